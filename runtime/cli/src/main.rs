@@ -1,0 +1,2 @@
+//! The `skysail` command.
+fn main() {}

@@ -1,0 +1,283 @@
+//! Container: a system container with an init, addresses and a place.
+
+use crate::host::Resources;
+use crate::quantity::{Bandwidth, Bytes, Cpu};
+use crate::validate::{Cause, Errors, Validate};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// A system container: an image, a size, networks, rules for its place.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[kube(
+    group = "skysail.dev", version = "v1alpha1", kind = "Container", plural = "containers", singular = "container",
+    namespaced, shortname = "ct", category = "all", category = "skysail", status = "ContainerStatus", derive = "PartialEq",
+    selectable = ".status.host",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Host", type_ = "string", json_path = ".status.host"),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses[*].address"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.instanceType"),
+    printcolumn(name = "Restarts", type_ = "integer", json_path = ".status.restarts"),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerSpec {
+    /// The Image.
+    pub image: String,
+    /// The InstanceType, in the same namespace.
+    pub instance_type: String,
+    /// The Networks it is on, in the order of its interfaces eth0, eth1, …
+    #[serde(default)]
+    pub networks: Vec<Attachment>,
+    /// Where it may run.
+    #[serde(default)]
+    pub placement: PlacementRules,
+    /// Whether it should run. Its files and addresses stay when it is stopped.
+    #[serde(default = "yes")]
+    pub running: bool,
+    /// What to do when its init ends.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// A shell script that is run once, at the first boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub user_data: Option<String>,
+    /// Run without a user namespace of its own. Needs the label `skysail.dev/privileged: allowed` on the namespace.
+    #[serde(default)]
+    pub privileged: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One network interface.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// The Network, in the same namespace.
+    pub name: String,
+    /// A fixed address; the lowest free one where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Where a container may run.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlacementRules {
+    /// Only this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Only hosts with these labels. Every host carries `skysail.dev/cloud`, `skysail.dev/region`, `skysail.dev/zone`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub host_selector: BTreeMap<String, String>,
+    /// Only these clouds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clouds: Vec<String>,
+    /// Taints that do not keep it away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Keep apart from others over a topology.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Spread>,
+}
+
+/// A taint that is tolerated.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// The taint's key.
+    pub key: String,
+    /// The taint's value; any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// Spread over hosts or clouds.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Spread {
+    /// Over what.
+    pub topology: Topology,
+    /// Among which containers of the same namespace.
+    pub selector: LabelSelector,
+    /// How far the fullest may be ahead of the emptiest.
+    #[serde(default = "one")]
+    pub max_skew: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What containers can be spread over.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// Hosts.
+    Host,
+    /// Clouds.
+    Cloud,
+}
+
+/// What happens when a container's init ends.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Start it again, with a growing delay.
+    #[default]
+    Always,
+    /// Leave it stopped.
+    Never,
+}
+
+/// What is known of a container.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    /// The generation that this status speaks of.
+    pub observed_generation: Option<i64>,
+    /// Where the container is in its life.
+    pub phase: ContainerPhase,
+    /// The one host that may run it. Written by placement, together with `epoch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Rises at every change of `host`. An agent runs the container only at the current epoch.
+    pub epoch: u64,
+    /// What it was sized as when it was placed. Written by placement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
+    /// The image it runs, by digest. Written by placement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<RunImage>,
+    /// Its addresses, in the order of `spec.networks`. Written by the container controller.
+    pub addresses: Vec<Address>,
+    /// Process id of its init on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// When its init was last started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// How often its init was started again.
+    pub restarts: u32,
+    /// What it uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ContainerUsage>,
+    /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them.
+    pub conditions: Vec<Condition>,
+}
+
+/// The life of a container.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ContainerPhase {
+    /// No host yet.
+    #[default]
+    Pending,
+    /// A host is chosen; it prepares the container.
+    Starting,
+    /// Its init runs.
+    Running,
+    /// It is being stopped.
+    Stopping,
+    /// Stopped as asked, or its init ended and is not started again.
+    Stopped,
+    /// It cannot run without a change; the condition says which.
+    Failed,
+    /// It is being removed.
+    Deleting,
+}
+
+/// The size at the time of placement, so that a changed InstanceType touches no running container.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Allocation {
+    /// Cores.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: Bytes,
+    /// Disk.
+    pub disk: Bytes,
+    /// Bandwidth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+impl Allocation {
+    /// The part that placement counts.
+    pub fn resources(&self) -> Resources {
+        Resources { cpu: self.cpu, memory: self.memory, disk: self.disk }
+    }
+}
+
+/// The image of a container, resolved.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunImage {
+    /// The Image's name, where the archive is fetched.
+    pub name: String,
+    /// `sha256:…` of the archive.
+    pub digest: String,
+    /// Process 1 and its arguments.
+    pub init: Vec<String>,
+}
+
+/// An address on one network.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// The Network.
+    pub network: String,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The hardware address.
+    pub mac: String,
+}
+
+/// Measured use of a container.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerUsage {
+    /// Use over the last report interval.
+    pub cpu: Cpu,
+    /// Memory in use.
+    pub memory: Bytes,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+impl Validate for ContainerSpec {
+    fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
+        // The name is the host name inside (63) and a part of paths and cgroups.
+        errors.dns_label("metadata.name", name);
+        errors.dns_label("spec.image", &self.image);
+        errors.dns_label("spec.instanceType", &self.instance_type);
+        errors.check(self.networks.len() <= 8, "spec.networks", "at most 8 networks");
+        let mut seen = BTreeSet::new();
+        for (i, attachment) in self.networks.iter().enumerate() {
+            let field = format!("spec.networks[{i}].name");
+            errors.dns_label(&field, &attachment.name);
+            if !seen.insert(&attachment.name) {
+                errors.push(Cause::Duplicate, field, format!("{:?} stands twice; a container joins a network once", attachment.name));
+            }
+        }
+        for (i, spread) in self.placement.spread.iter().enumerate() {
+            errors.check(spread.max_skew >= 1, &format!("spec.placement.spread[{i}].maxSkew"), "must be at least 1");
+        }
+        if self.user_data.as_ref().is_some_and(|d| d.len() > 65536) {
+            errors.push(Cause::TooLong, "spec.userData", "must have at most 65536 bytes");
+        }
+        let way_out = "make another Container";
+        errors.immutable("spec.networks", &self.networks, old.map(|o| &o.networks), way_out);
+        errors.immutable("spec.image", &self.image, old.map(|o| &o.image), way_out);
+        errors.immutable("spec.privileged", &self.privileged, old.map(|o| &o.privileged), way_out);
+    }
+}
