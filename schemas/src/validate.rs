@@ -18,6 +18,10 @@ pub enum Cause {
     Forbidden,
     /// The value is longer than allowed.
     TooLong,
+    /// The value has another JSON type than the schema asks for.
+    TypeInvalid,
+    /// A list or map has more members than allowed.
+    TooMany,
 }
 
 impl Cause {
@@ -30,6 +34,8 @@ impl Cause {
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::TooMany => "FieldValueTooMany",
         }
     }
 }

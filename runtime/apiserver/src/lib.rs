@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The API server.
+
+pub mod apply;
+pub mod discovery;
+pub mod events;
+pub mod metadata;
+pub mod openapi;
+pub mod patch;
+pub mod protobuf;
+pub mod schema;
+pub mod selector;
+pub mod strict;
+pub mod table;
