@@ -30,7 +30,7 @@ test: deps ## Run all tests
 	@$(MAKE) --no-print-directory e2e
 
 e2e: ## End-to-end tests on real hosts
-	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-e2e --locked -- --ignored --test-threads=1
+	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-e2e --features root --locked -- --test-threads=1
 
 report: build ## Measure; ONLY=spine|clouds|migration|placement for a part
 	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo run --release --locked -p skysail-e2e --bin report -- $(ONLY)

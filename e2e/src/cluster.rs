@@ -1,0 +1,158 @@
+//! One running Skysail with sandbox hosts.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a command printed.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The standard output of a command that ended well.
+    ///
+    /// # Errors
+    /// With everything that it printed, if it did not.
+    pub fn ok(self) -> Result<String> {
+        ensure!(self.code == Some(0), "exit {:?}\n{}{}", self.code, self.stdout, self.stderr);
+        Ok(self.stdout)
+    }
+}
+
+fn run(command: &mut Command) -> Result<Output> {
+    let shown = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().with_context(|| shown)?;
+    Ok(Output {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// A running system; `skysail down` removes it when it is dropped.
+pub struct Cluster {
+    skysail: PathBuf,
+    instance: String,
+    data: PathBuf,
+    cache: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a system named `instance` and makes `manifests` real, as `skysail up` does.
+    ///
+    /// # Errors
+    /// When `skysail up` fails; what it printed is shown.
+    pub fn up(instance: &str, manifests: &Path) -> Result<Self> {
+        let skysail = PathBuf::from(std::env::var_os("SKYSAIL").context("set SKYSAIL to the built binary (make e2e does)")?);
+        let cache = PathBuf::from(std::env::var_os("SKYSAIL_CACHE").unwrap_or_else(|| "/var/cache/skysail".into()));
+        // On the root filesystem, not /tmp: the hosts' container layers live here and may be large.
+        let data = PathBuf::from(format!("/var/lib/skysail-{instance}"));
+        let cluster = Self { skysail, instance: instance.into(), data, cache };
+        let status = cluster.command("up").arg("-f").arg(manifests).stdin(Stdio::null()).status()?;
+        if !status.success() {
+            let log = std::fs::read_to_string(cluster.data.join("server.log")).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(60).collect();
+            bail!("skysail up ended with {status}; the end of its server's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        Ok(cluster)
+    }
+
+    /// `skysail <verb>` with this system's flags.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.skysail);
+        command.arg(verb).arg("--instance").arg(&self.instance);
+        command.arg("--data-dir").arg(&self.data).arg("--cache-dir").arg(&self.cache);
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command
+    }
+
+    /// Where the kubeconfig is.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.join("kubeconfig")
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Runs an unmodified kubectl.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn kubectl(&self, args: &[&str]) -> Result<Output> {
+        run(Command::new("kubectl").env("KUBECONFIG", self.kubeconfig()).args(args))
+    }
+
+    /// `kubectl apply` of a text.
+    ///
+    /// # Errors
+    /// When kubectl cannot be started or refuses.
+    pub fn apply(&self, manifest: &str) -> Result<Output> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), manifest)?;
+        let path = file.path().to_string_lossy().into_owned();
+        self.kubectl(&["apply", "-f", &path])
+    }
+
+    /// Runs a client verb of `skysail`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn skysail(&self, args: &[&str]) -> Result<Output> {
+        run(Command::new(&self.skysail).env("KUBECONFIG", self.kubeconfig()).args(args))
+    }
+
+    /// One object as JSON.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
+        let text = self.kubectl(&["get", kind, "-n", namespace, name, "-o", "json"])?.ok()?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Runs a command inside a container.
+    ///
+    /// # Errors
+    /// When the client cannot be started.
+    pub fn exec(&self, namespace: &str, container: &str, command: &[&str]) -> Result<Output> {
+        let mut args = vec!["exec", "-n", namespace, container, "--"];
+        args.extend(command);
+        self.skysail(&args)
+    }
+
+    /// Runs a shell line on a host, over SSH with Skysail's own key.
+    ///
+    /// # Errors
+    /// When the host has no address or ssh cannot be started.
+    pub fn on_host(&self, host: &str, line: &str) -> Result<Output> {
+        let object = self.get("host", "default", host)?;
+        let address = object.pointer("/status/addresses/external").and_then(Value::as_str).context("the host has no address")?.to_owned();
+        run(Command::new("ssh")
+            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"])
+            .arg("-i")
+            .arg(self.data.join("ssh/id_ed25519"))
+            .arg(format!("root@{address}"))
+            .arg(line))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::env::var_os("SKYSAIL_KEEP").is_none() {
+            match self.command("down").stdin(Stdio::null()).status() {
+                Ok(status) if status.success() => {}
+                other => eprintln!("skysail down: {other:?}"),
+            }
+        }
+    }
+}
