@@ -1,5 +1,8 @@
 //! The API server.
 
+mod core_kinds;
+pub mod kinds;
+
 pub mod apply;
 pub mod discovery;
 pub mod events;
