@@ -7,8 +7,12 @@
 //!
 //! Model: etcd v3's KV and Watch API (<https://etcd.io/docs/v3.5/learning/api/>).
 
+pub mod embedded;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use embedded::Embedded;
 
 /// A point in the store's history. 0 is before the first write.
 pub type Revision = u64;
@@ -107,7 +111,13 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Option<Entry>, Error>;
     /// Entries whose key begins with `prefix` and is greater than `after`, at most `limit` (0: all), at
     /// revision `at` (`None`: latest). Fails with [`Error::Compacted`] or [`Error::Future`].
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Revision>) -> Result<Page, Error>;
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, Error>;
     /// Writes a key that must not exist. Durable when it returns.
     async fn create(&self, key: &str, value: Bytes) -> Result<Revision, Error>;
     /// Overwrites a key whose last write must be `expected`. Durable when it returns.
@@ -116,7 +126,11 @@ pub trait Store: Send + Sync + 'static {
     async fn delete(&self, key: &str, expected: Revision) -> Result<Revision, Error>;
     /// Every change below `prefix` after revision `after`, and progress marks at least every few seconds.
     /// Fails with [`Error::Compacted`] at once or in the stream; the stream ends after an error.
-    async fn watch(&self, prefix: &str, after: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
+    async fn watch(
+        &self,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
     /// Forgets history before `revision`; the newest entry of each key stays.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 }
