@@ -1,1 +1,75 @@
-//! Placeholder.
+//! What should happen: one folder per controller, each with the same four files.
+//!
+//! - `mod.rs`: what it owns, its invariants, what wakes it;
+//! - `plan.rs`: the pure part (no async, no clock, no reading);
+//! - `apply.rs`: the effects, without choices;
+//! - `tests.rs`: the laws: converged input plans nothing, applying twice changes
+//!   nothing, what is foreign stays, deletion leaves nothing.
+//!
+//! Controllers meet each other and the agents only through API objects. [`ALL`] is
+//! the one list of them.
+
+pub mod context;
+
+pub use context::{Context, Settings};
+
+use futures::future::BoxFuture;
+use skysail_reconcile::{CancellationToken, lead};
+use std::sync::Arc;
+
+/// One controller.
+pub struct Controller {
+    /// Its name: for `--controllers=…`, logs, its Lease.
+    pub name: &'static str,
+    /// Runs it until the token is cancelled.
+    pub run: fn(Arc<Context>, CancellationToken) -> BoxFuture<'static, ()>,
+}
+
+/// Every controller.
+pub const ALL: &[Controller] = &[];
+
+/// A name in `--controllers=…` that no controller has.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no controller {0:?}; choose from {known}", known = names().join(", "))]
+pub struct UnknownController(pub String);
+
+/// The names of all controllers.
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|c| c.name).collect()
+}
+
+/// Runs the named controllers (all where `wanted` is empty) until `shutdown`. With
+/// [`Settings::identity`], each runs only while this process holds its Lease, so
+/// several servers over one store are safe.
+pub async fn run(
+    context: Arc<Context>,
+    wanted: &[String],
+    shutdown: CancellationToken,
+) -> Result<(), UnknownController> {
+    if let Some(unknown) = wanted.iter().find(|w| !ALL.iter().any(|c| c.name == **w)) {
+        return Err(UnknownController(unknown.clone()));
+    }
+    let chosen = ALL
+        .iter()
+        .filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name));
+    let running = chosen.map(|controller| {
+        let (context, shutdown) = (context.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            match &context.settings.identity {
+                None => (controller.run)(context.clone(), shutdown).await,
+                Some(identity) => {
+                    lead(
+                        &context.client,
+                        controller.name,
+                        identity,
+                        shutdown,
+                        |stop| (controller.run)(context.clone(), stop),
+                    )
+                    .await;
+                }
+            }
+        })
+    });
+    futures::future::join_all(running.collect::<Vec<_>>()).await;
+    Ok(())
+}

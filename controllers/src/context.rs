@@ -1,0 +1,70 @@
+//! Everything that a controller may touch.
+
+use kube::Client;
+use kube::runtime::watcher::Config;
+use skysail_reconcile::{Cache, CancellationToken};
+use skysail_schemas::{
+    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Network, Port, Segment,
+};
+use std::sync::Arc;
+
+/// What the one who starts the controllers decides.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Elect a leader per controller, under this name, which no other process may
+    /// use; `None` where this is the only process over its store.
+    pub identity: Option<String>,
+}
+
+/// The API, one watch per kind, and the settings.
+pub struct Context {
+    /// An administrator's client.
+    pub client: Client,
+    /// The settings.
+    pub settings: Settings,
+    /// Clouds.
+    pub clouds: Arc<Cache<Cloud>>,
+    /// Machine types.
+    pub machine_types: Arc<Cache<MachineType>>,
+    /// Hosts.
+    pub hosts: Arc<Cache<Host>>,
+    /// Images.
+    pub images: Arc<Cache<Image>>,
+    /// Instance types.
+    pub instance_types: Arc<Cache<InstanceType>>,
+    /// Networks.
+    pub networks: Arc<Cache<Network>>,
+    /// Containers.
+    pub containers: Arc<Cache<Container>>,
+    /// Container sets.
+    pub container_sets: Arc<Cache<ContainerSet>>,
+    /// Ports.
+    pub ports: Arc<Cache<Port>>,
+    /// Segments.
+    pub segments: Arc<Cache<Segment>>,
+}
+
+impl Context {
+    /// Starts the watches, until `shutdown`.
+    pub fn new(client: Client, settings: Settings, shutdown: &CancellationToken) -> Arc<Self> {
+        macro_rules! cache {
+            () => {
+                Cache::start(&client, Config::default(), shutdown.clone())
+            };
+        }
+        Arc::new(Self {
+            clouds: cache!(),
+            machine_types: cache!(),
+            hosts: cache!(),
+            images: cache!(),
+            instance_types: cache!(),
+            networks: cache!(),
+            containers: cache!(),
+            container_sets: cache!(),
+            ports: cache!(),
+            segments: cache!(),
+            client,
+            settings,
+        })
+    }
+}
