@@ -1,0 +1,26 @@
+//! The seam between containers and the switch.
+
+use skysail_schemas::PortSpec;
+use std::path::Path;
+
+/// Why a port could not be attached or detached.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub String);
+
+/// Gives a container's network namespace its interfaces.
+#[async_trait::async_trait]
+pub trait PortPlane: Send + Sync + 'static {
+    /// Makes eth0, eth1, … (by `PortSpec::interface`) in the namespace at `netns`, with address, MAC, MTU,
+    /// route and link up, loopback too, and connects them to the switch. Idempotent: what is there already and
+    /// right is left alone.
+    async fn attach(&self, netns: &Path, ports: &[PortSpec]) -> Result<(), PortError>;
+
+    /// Takes the ports off the switch and deletes their interfaces. Fine if they are absent.
+    async fn detach(&self, ports: &[PortSpec]) -> Result<(), PortError>;
+
+    /// Open vSwitch datapath in use: `system` or `netdev`; none while it is not known.
+    fn datapath(&self) -> Option<String> {
+        None
+    }
+}
