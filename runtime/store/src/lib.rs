@@ -8,11 +8,13 @@
 //! Model: etcd v3's KV and Watch API (<https://etcd.io/docs/v3.5/learning/api/>).
 
 pub mod embedded;
+pub mod etcd;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 
 /// A point in the store's history. 0 is before the first write.
 pub type Revision = u64;

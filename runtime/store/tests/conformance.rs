@@ -17,6 +17,7 @@ macro_rules! laws {
     ($($law:ident)*) => {
         laws!(@ embedded: $($law)*);
         laws!(@ in_memory: $($law)*);
+        laws!(@ etcd: $($law)*);
     };
     (@ $backend:ident: $($law:ident)*) => {
         mod $backend {

@@ -12,6 +12,9 @@ use super::disk::Disk;
 use super::state::Logged;
 use crate::{Entry, Error, Revision};
 
+/// What a writer gets back.
+type Answer = Result<Revision, Error>;
+
 /// What one write wants.
 pub(super) enum Write {
     Create(Bytes),
@@ -24,7 +27,7 @@ pub(super) enum Job {
     Write {
         key: String,
         write: Write,
-        reply: oneshot::Sender<Result<Revision, Error>>,
+        reply: oneshot::Sender<Answer>,
     },
     Compact {
         revision: Revision,
@@ -69,10 +72,7 @@ struct Batch {
     changes: Vec<Logged>,
     /// What the changes leave at their keys.
     pending: HashMap<String, Option<Arc<Entry>>>,
-    replies: Vec<(
-        oneshot::Sender<Result<Revision, Error>>,
-        Result<Revision, Error>,
-    )>,
+    replies: Vec<(oneshot::Sender<Answer>, Answer)>,
 }
 
 impl Committer {
@@ -117,13 +117,7 @@ impl Committer {
         true
     }
 
-    fn decide(
-        &self,
-        batch: &mut Batch,
-        key: String,
-        write: Write,
-        reply: oneshot::Sender<Result<Revision, Error>>,
-    ) {
+    fn decide(&self, batch: &mut Batch, key: String, write: Write, reply: oneshot::Sender<Answer>) {
         let state = self.shared.read();
         let old = batch
             .pending
