@@ -1,0 +1,174 @@
+//! The root filesystem under every sandbox host: built once from the
+//! distribution's packages, kept by the hash of its recipe, never changed after.
+//!
+//! It is built beside its final place and renamed when complete, so a killed build
+//! leaves only rubbish that the next one removes.
+
+use crate::{Error, Result, command};
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Instant,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+/// The distribution's release.
+const SUITE: &str = "trixie";
+/// What a host needs before the agent comes.
+const PACKAGES: &[&str] = &[
+    "bash",
+    "ca-certificates",
+    "criu",
+    "curl",
+    "dnsmasq-base",
+    "ethtool",
+    "iperf3",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "kmod",
+    "lxc",
+    "netcat-openbsd",
+    "nftables",
+    "openssh-server",
+    "openvswitch-switch",
+    "procps",
+    "tar",
+    "uidmap",
+    "util-linux",
+    "xz-utils",
+    "zstd",
+];
+/// No manuals and translations; no recommended packages; host keys are each host's own.
+const OPTIONS: &[&str] = &[
+    "--variant=apt",
+    "--mode=root",
+    "--format=directory",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--aptopt=APT::Install-Recommends \"false\"",
+    "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_* \"$1\"/etc/machine-id",
+];
+
+/// Where the root filesystem is in `cache_dir`, whether built yet or not.
+pub fn path(cache_dir: &Path) -> PathBuf {
+    let mut hash = Sha256::new();
+    for part in [&[SUITE], PACKAGES, OPTIONS].concat() {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let hex: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    cache_dir.join("host-roots").join(hex)
+}
+
+/// Builds the root filesystem unless it is in `cache_dir`, and returns where it is.
+///
+/// Idempotent and safe against other processes: one builds, the others wait. Takes
+/// about 40 s and needs the distribution's mirror and `mmdebstrap`. `progress` gets a
+/// line for people at each stage.
+pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send) -> Result<PathBuf> {
+    let root = path(cache_dir);
+    if root.exists() {
+        return Ok(root);
+    }
+    let roots = cache_dir.join("host-roots");
+    fs::create_dir_all(&roots).map_err(|e| trouble(&roots, &e))?;
+    let lock = wait_for(root.with_extension("lock"), &progress).await?;
+    if !root.exists() {
+        build(&root, &progress).await?;
+    }
+    drop(lock);
+    Ok(root)
+}
+
+async fn wait_for(path: PathBuf, progress: &(impl Fn(&str) + Send)) -> Result<Flock<fs::File>> {
+    let file = fs::File::create(&path).map_err(|e| trouble(&path, &e))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((file, _)) => {
+            progress("waiting for another process that builds the hosts' root filesystem");
+            tokio::task::spawn_blocking(move || Flock::lock(file, FlockArg::LockExclusive))
+                .await
+                .map_err(|e| Error::Transient(e.to_string()))?
+                .map_err(|(_, e)| trouble(&path, &io::Error::from(e)))
+        }
+    }
+}
+
+async fn build(root: &Path, progress: &(impl Fn(&str) + Send)) -> Result<()> {
+    let started = Instant::now();
+    let draft = root.with_extension("draft");
+    // The lock is ours, so a draft here is what a killed build left.
+    match fs::remove_dir_all(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(trouble(&draft, &e)),
+        _ => {}
+    }
+    progress(&format!(
+        "building the hosts' root filesystem from Debian {SUITE} ({} packages and what they need)",
+        PACKAGES.len()
+    ));
+    let mut child = Command::new("mmdebstrap")
+        .args(OPTIONS)
+        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(SUITE)
+        .arg(&draft)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| {
+            Error::Refused(format!(
+                "mmdebstrap did not start: {e}; install the package mmdebstrap"
+            ))
+        })?;
+    let mut said = vec![];
+    if let Some(stderr) = child.stderr.take() {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(stage) = line.strip_prefix("I: ") {
+                tracing::debug!(stage, "root filesystem");
+            }
+            if let Some(stage) = line
+                .strip_prefix("I: ")
+                .filter(|s| s.contains("installing") || s.contains("downloading"))
+            {
+                progress(&format!("root filesystem: {stage}"));
+            }
+            said.extend_from_slice(line.as_bytes());
+            said.push(b'\n');
+        }
+    }
+    let status = child
+        .wait()
+        .await
+        .map_err(|e| Error::Transient(e.to_string()))?;
+    if !status.success() {
+        return Err(Error::Transient(format!(
+            "mmdebstrap failed ({status}): {}",
+            command::tail(&said)
+        )));
+    }
+    fs::rename(&draft, root).map_err(|e| trouble(root, &e))?;
+    progress(&format!(
+        "root filesystem built in {} s",
+        started.elapsed().as_secs()
+    ));
+    Ok(())
+}
+
+fn trouble(path: &Path, error: &io::Error) -> Error {
+    Error::Transient(format!("{}: {error}", path.display()))
+}
