@@ -49,7 +49,12 @@ pub struct Command {
 impl Command {
     /// A call of `program`, with ten seconds to end.
     pub fn new(program: &str) -> Self {
-        Self { program: program.to_owned(), args: Vec::new(), limit: Duration::from_secs(10), input: None }
+        Self {
+            program: program.to_owned(),
+            args: Vec::new(),
+            limit: Duration::from_secs(10),
+            input: None,
+        }
     }
 
     /// Adds one argument.
@@ -60,7 +65,10 @@ impl Command {
 
     /// Adds arguments.
     pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
-        self.args.extend(args.into_iter().map(|a| a.as_ref().to_string_lossy().into_owned()));
+        self.args.extend(
+            args.into_iter()
+                .map(|a| a.as_ref().to_string_lossy().into_owned()),
+        );
         self
     }
 
@@ -78,7 +86,11 @@ impl Command {
 
     /// The command line, for people.
     pub fn line(&self) -> String {
-        std::iter::once(&self.program).chain(&self.args).cloned().collect::<Vec<_>>().join(" ")
+        std::iter::once(&self.program)
+            .chain(&self.args)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Runs it to its end and returns what it printed.
@@ -89,9 +101,20 @@ impl Command {
         let line = self.line();
         let started = Instant::now();
         let mut process = Process::new(&self.program);
-        process.args(&self.args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        process.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        let not_started = |e: std::io::Error| Failure::NotStarted { program: self.program.clone(), cause: e.to_string() };
+        process
+            .args(&self.args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        process.stdin(if self.input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        let not_started = |e: std::io::Error| Failure::NotStarted {
+            program: self.program.clone(),
+            cause: e.to_string(),
+        };
         let mut child = process.spawn().map_err(not_started)?;
         let stdin = child.stdin.take();
         let input = self.input.clone().unwrap_or_default();
@@ -103,7 +126,12 @@ impl Command {
         };
         let work = async { tokio::join!(feed, child.wait_with_output()).1 };
         let output = match tokio::time::timeout(self.limit, work).await {
-            Err(_) => return Err(Failure::TimedOut { line, limit: self.limit }),
+            Err(_) => {
+                return Err(Failure::TimedOut {
+                    line,
+                    limit: self.limit,
+                });
+            }
             Ok(Err(e)) => return Err(not_started(e)),
             Ok(Ok(output)) => output,
         };
@@ -111,14 +139,26 @@ impl Command {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-        Err(Failure::Failed { line, code: output.status.code().unwrap_or(-1), output: tail(&String::from_utf8_lossy(said)) })
+        let said = if output.stderr.is_empty() {
+            &output.stdout
+        } else {
+            &output.stderr
+        };
+        Err(Failure::Failed {
+            line,
+            code: output.status.code().unwrap_or(-1),
+            output: tail(&String::from_utf8_lossy(said)),
+        })
     }
 }
 
 /// The last lines of `text`, short enough for a condition's message.
 fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
     let last = lines[lines.len().saturating_sub(3)..].join("; ");
     let skip = last.chars().count().saturating_sub(400);
     last.chars().skip(skip).collect()
@@ -130,25 +170,47 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_program_prints_is_returned() {
-        assert_eq!(Command::new("cat").input("hello").run().await, Ok("hello".to_owned()));
+        assert_eq!(
+            Command::new("cat").input("hello").run().await,
+            Ok("hello".to_owned())
+        );
     }
 
     #[tokio::test]
     async fn a_failing_program_is_reported_with_its_line_status_and_words() {
-        let failure = Command::new("sh").args(["-c", "echo broken >&2; exit 3"]).run().await;
+        let failure = Command::new("sh")
+            .args(["-c", "echo broken >&2; exit 3"])
+            .run()
+            .await;
         let line = "sh -c echo broken >&2; exit 3".to_owned();
-        assert_eq!(failure, Err(Failure::Failed { line, code: 3, output: "broken".into() }));
+        assert_eq!(
+            failure,
+            Err(Failure::Failed {
+                line,
+                code: 3,
+                output: "broken".into()
+            })
+        );
     }
 
     #[tokio::test]
     async fn a_program_that_hangs_is_ended_at_its_limit() {
-        let failure = Command::new("sleep").arg("60").limit(Duration::from_millis(50)).run().await;
-        assert!(matches!(failure, Err(Failure::TimedOut { .. })), "{failure:?}");
+        let failure = Command::new("sleep")
+            .arg("60")
+            .limit(Duration::from_millis(50))
+            .run()
+            .await;
+        assert!(
+            matches!(failure, Err(Failure::TimedOut { .. })),
+            "{failure:?}"
+        );
     }
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
         let failure = Command::new("skysail-no-such-program").run().await;
-        assert!(matches!(failure, Err(Failure::NotStarted { ref program, .. }) if program == "skysail-no-such-program"));
+        assert!(
+            matches!(failure, Err(Failure::NotStarted { ref program, .. }) if program == "skysail-no-such-program")
+        );
     }
 }

@@ -8,6 +8,7 @@
 //! without a container noticing.
 
 pub mod command;
+pub mod network;
 pub mod ports;
 pub mod usage;
 

@@ -17,7 +17,11 @@ pub enum Version {
 impl Version {
     /// What this machine uses.
     pub fn detect() -> Self {
-        if Path::new(ROOT).join("cgroup.controllers").exists() { Self::V2 } else { Self::V1 }
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            Self::V2
+        } else {
+            Self::V1
+        }
     }
 }
 
@@ -44,18 +48,27 @@ pub fn payload(proc_cgroup: &str, controller: Option<&str>) -> Option<PathBuf> {
         }
     })?;
     let end = path.find("lxc.payload.")?;
-    let tail = path[end..].find('/').map_or(path.len(), |slash| end + slash);
+    let tail = path[end..]
+        .find('/')
+        .map_or(path.len(), |slash| end + slash);
     Some(PathBuf::from(&path[1..tail]))
 }
 
 /// The value of `key` in a file of lines `key value`.
 pub fn keyed(file: &str, key: &str) -> Option<u64> {
-    file.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    file.lines().find_map(|line| {
+        line.strip_prefix(key)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    })
 }
 
 /// Memory in use without the inactive file cache; the cache counts as free because the kernel gives it back.
 pub fn working_set(used: u64, memory_stat: &str) -> u64 {
-    let cache = keyed(memory_stat, "total_inactive_file").or_else(|| keyed(memory_stat, "inactive_file"));
+    let cache =
+        keyed(memory_stat, "total_inactive_file").or_else(|| keyed(memory_stat, "inactive_file"));
     used.saturating_sub(cache.unwrap_or(0))
 }
 
@@ -76,7 +89,9 @@ pub fn read(version: Version, pid: i32) -> Option<Counters> {
     let text = |path: PathBuf| std::fs::read_to_string(path).ok();
     match version {
         Version::V1 => {
-            let group = |controller: &str| payload(&groups, Some(controller)).map(|p| Path::new(ROOT).join(controller).join(p));
+            let group = |controller: &str| {
+                payload(&groups, Some(controller)).map(|p| Path::new(ROOT).join(controller).join(p))
+            };
             let memory = group("memory")?;
             let used = number(&memory.join("memory.usage_in_bytes"))?;
             Some(Counters {
@@ -106,9 +121,15 @@ mod tests {
     #[test]
     fn the_group_with_the_limits_is_found_also_when_init_moved_deeper() {
         assert_eq!(payload(V1, Some("pids")), Some("lxc.payload.a.web".into()));
-        assert_eq!(payload(V1, Some("cpuacct")), Some("lxc.payload.a.web".into()));
+        assert_eq!(
+            payload(V1, Some("cpuacct")),
+            Some("lxc.payload.a.web".into())
+        );
         let v2 = "0::/skysail.slice/lxc.payload.a.web-1/system.slice/x.service\n";
-        assert_eq!(payload(v2, None), Some("skysail.slice/lxc.payload.a.web-1".into()));
+        assert_eq!(
+            payload(v2, None),
+            Some("skysail.slice/lxc.payload.a.web-1".into())
+        );
     }
 
     #[test]
@@ -120,14 +141,20 @@ mod tests {
 
     #[test]
     fn inactive_file_cache_does_not_count_as_memory_in_use() {
-        assert_eq!(working_set(1000, "cache 5\ninactive_file 1\ntotal_inactive_file 300\n"), 700);
+        assert_eq!(
+            working_set(1000, "cache 5\ninactive_file 1\ntotal_inactive_file 300\n"),
+            700
+        );
         assert_eq!(working_set(1000, "anon 5\ninactive_file 400\n"), 600);
         assert_eq!(working_set(100, "inactive_file 400\n"), 0);
     }
 
     #[test]
     fn half_a_second_of_processor_time_in_one_second_is_half_a_core() {
-        assert_eq!(millicores(1_000, 500_001_000, std::time::Duration::from_secs(1)), 500);
+        assert_eq!(
+            millicores(1_000, 500_001_000, std::time::Duration::from_secs(1)),
+            500
+        );
         assert_eq!(millicores(5, 1, std::time::Duration::ZERO), 0);
     }
 }

@@ -12,8 +12,15 @@ const RESERVED_MEMORY: u64 = 128 << 20;
 
 /// `MemTotal` or another field of `/proc/meminfo`, in bytes.
 pub fn meminfo(file: &str, field: &str) -> Option<u64> {
-    let line = file.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    let line = file
+        .lines()
+        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 /// A limit file's value; none for `max`, a negative number, or the huge number that v1 writes for "no limit".
@@ -35,7 +42,10 @@ fn memory_limit(version: Version) -> Option<u64> {
 
 fn cpu_quota(version: Version) -> Option<u64> {
     let (quota, period) = match version {
-        Version::V1 => (limit(&root("cpu/cpu.cfs_quota_us")?)?, limit(&root("cpu/cpu.cfs_period_us")?)?),
+        Version::V1 => (
+            limit(&root("cpu/cpu.cfs_quota_us")?)?,
+            limit(&root("cpu/cpu.cfs_period_us")?)?,
+        ),
         Version::V2 => {
             let text = root("cpu.max")?;
             let (quota, period) = text.trim().split_once(' ')?;
@@ -48,7 +58,10 @@ fn cpu_quota(version: Version) -> Option<u64> {
 /// Total and free bytes of the file system that holds `path`.
 pub fn disk(path: &Path) -> (u64, u64) {
     match nix::sys::statvfs::statvfs(path) {
-        Ok(s) => (s.blocks() * s.fragment_size(), s.blocks_available() * s.fragment_size()),
+        Ok(s) => (
+            s.blocks() * s.fragment_size(),
+            s.blocks_available() * s.fragment_size(),
+        ),
         Err(_) => (0, 0),
     }
 }
@@ -77,7 +90,13 @@ pub fn allocatable(capacity: Resources) -> Resources {
 
 /// Kernel release.
 pub fn kernel() -> Option<String> {
-    Some(nix::sys::utsname::uname().ok()?.release().to_string_lossy().into_owned())
+    Some(
+        nix::sys::utsname::uname()
+            .ok()?
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+    )
 }
 
 fn cpu_time(version: Version) -> Option<u64> {
@@ -96,7 +115,9 @@ fn memory_used(version: Version) -> u64 {
         return cgroup::working_set(used, &stat);
     }
     let file = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    meminfo(&file, "MemTotal").unwrap_or(0).saturating_sub(meminfo(&file, "MemAvailable").unwrap_or(0))
+    meminfo(&file, "MemTotal")
+        .unwrap_or(0)
+        .saturating_sub(meminfo(&file, "MemAvailable").unwrap_or(0))
 }
 
 /// Measures use between two calls.
@@ -108,13 +129,18 @@ pub struct Meter {
 impl Meter {
     /// A meter that has seen nothing yet: its first reading shows no cpu use.
     pub fn new(version: Version) -> Self {
-        Self { version, last: None }
+        Self {
+            version,
+            last: None,
+        }
     }
 
     /// Use since the last call.
     pub fn read(&mut self, data_dir: &Path) -> HostUsage {
         let now = (Instant::now(), cpu_time(self.version).unwrap_or(0));
-        let cpu = self.last.map_or(0, |(at, ns)| cgroup::millicores(ns, now.1, now.0.duration_since(at)));
+        let cpu = self.last.map_or(0, |(at, ns)| {
+            cgroup::millicores(ns, now.1, now.0.duration_since(at))
+        });
         self.last = Some(now);
         let (total, free) = disk(data_dir);
         HostUsage {
@@ -149,7 +175,15 @@ mod tests {
 
     #[test]
     fn the_system_keeps_a_share_of_a_small_machine_and_a_fixed_amount_of_a_big_one() {
-        let of = |memory| allocatable(Resources { cpu: Cpu(1000), memory: Bytes(memory), disk: Bytes(0) }).memory.0;
+        let of = |memory| {
+            allocatable(Resources {
+                cpu: Cpu(1000),
+                memory: Bytes(memory),
+                disk: Bytes(0),
+            })
+            .memory
+            .0
+        };
         assert_eq!(of(512 << 20), 448 << 20);
         assert_eq!(of(16 << 30), (16 << 30) - (128 << 20));
     }

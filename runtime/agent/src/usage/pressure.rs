@@ -9,10 +9,16 @@
 /// ```
 pub fn some_avg10(file: &str) -> Option<u32> {
     let line = file.lines().find(|l| l.starts_with("some "))?;
-    let value = line.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?;
+    let value = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("avg10="))?;
     let (whole, part) = value.split_once('.')?;
     let part: u32 = part.get(..2)?.parse().ok()?;
-    whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(part)
+    whole
+        .parse::<u32>()
+        .ok()?
+        .checked_mul(100)?
+        .checked_add(part)
 }
 
 /// Reads the pressure of `resource` (`cpu`, `memory`, `io`); none where the kernel does not tell.
@@ -26,7 +32,14 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_pressure_file_tells_nothing() {
-        for text in ["", "some", "some avg10=", "some avg10=x.yz", "full avg10=1.00", "some avg10=1"] {
+        for text in [
+            "",
+            "some",
+            "some avg10=",
+            "some avg10=x.yz",
+            "full avg10=1.00",
+            "some avg10=1",
+        ] {
             assert_eq!(some_avg10(text), None, "{text:?}");
         }
     }
