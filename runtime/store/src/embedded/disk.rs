@@ -73,15 +73,15 @@ impl Disk {
             .pragma_update(None, "user_version", LAYOUT)
             .map_err(fail)?;
         let (floor, state) = load(&connection, history).map_err(fail)?;
-        Ok((
-            Self {
-                connection,
-                path: path.to_owned(),
-                floor,
-                unchecked: 0,
-            },
-            state,
-        ))
+        let mut disk = Self {
+            connection,
+            path: path.to_owned(),
+            floor,
+            unchecked: 0,
+        };
+        // What a killed process left in the write-ahead log.
+        disk.checkpoint("TRUNCATE");
+        Ok((disk, state))
     }
 
     /// The floor that the file was swept to.
