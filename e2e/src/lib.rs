@@ -2,6 +2,7 @@
 //! the same commands that a user types, looked at through kubectl and SSH.
 
 pub mod cluster;
+pub mod report;
 pub mod wait;
 
 pub use cluster::{Cluster, Output};

@@ -1,0 +1,45 @@
+//! The spine's figures: cold start, container start, overlay, memory, API.
+
+mod api;
+mod cold;
+mod memory;
+mod overlay;
+mod start;
+
+use super::Report;
+use crate::Cluster;
+use anyhow::Result;
+use std::path::Path;
+
+/// Measures all of it on one system; a part that fails becomes a note, and the others go on.
+///
+/// # Errors
+/// When no system comes up.
+pub fn measure(report: &mut Report) -> Result<()> {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
+    let cluster = cold::measure(report, &manifests)?;
+    let parts: [(&str, fn(&Cluster, &mut Report) -> Result<()>); 4] =
+        [("start", start::measure), ("overlay", overlay::measure), ("memory", memory::measure), ("api", api::measure)];
+    for (name, part) in parts {
+        if let Err(e) = part(&cluster, report) {
+            report.note(format!("spine.{name} could not be measured: {e:#}"));
+        }
+    }
+    drift(report)
+}
+
+/// Times that the end-to-end cases recorded, if they ran before.
+fn drift(report: &mut Report) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/report/drift.jsonl");
+    let Ok(text) = std::fs::read_to_string(path) else {
+        report.note("The times of repairs are recorded by the end-to-end tests: run `make test` before `make report`.");
+        return Ok(());
+    };
+    for line in text.lines() {
+        let record: serde_json::Value = serde_json::from_str(line)?;
+        if let (Some(name), Some(value)) = (record["name"].as_str(), record["value"].as_f64()) {
+            report.add(name, value, "s", super::Better::Lower);
+        }
+    }
+    Ok(())
+}

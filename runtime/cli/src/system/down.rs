@@ -1,0 +1,59 @@
+//! `skysail down`: removes every trace of a system on this machine.
+
+use super::{Site, need_root};
+use crate::system::watch::Journal;
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Flags of `down`.
+#[derive(Debug, clap::Args)]
+pub struct Down {
+    #[command(flatten)]
+    site: Site,
+    /// The kubeconfig that `up` wrote
+    #[arg(long, default_value = "kubeconfig", value_name = "FILE")]
+    kubeconfig: PathBuf,
+}
+
+/// Ends the server, removes its machines, its network and its data. Safe to call again, and after any crash.
+///
+/// # Errors
+/// When something stays; what, and why.
+pub async fn run(args: Down) -> Result<()> {
+    need_root("down")?;
+    let journal = Journal::start();
+    if let Some(pid) = args.site.running() {
+        stop(pid).await?;
+        journal.say(format!("server {pid} ended"));
+    }
+    let fabric = super::up::fabric(&args.site);
+    fabric.remove().await.context("removing the sandbox's hosts and networks")?;
+    journal.say("hosts and networks removed");
+    if args.site.data_dir.exists() {
+        std::fs::remove_dir_all(&args.site.data_dir).with_context(|| format!("removing {}", args.site.data_dir.display()))?;
+    }
+    match std::fs::remove_file(&args.kubeconfig) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("removing {}", args.kubeconfig.display())),
+        _ => {}
+    }
+    journal.say(format!("{} removed; built root filesystems stay in {}", args.site.data_dir.display(), args.site.cache_dir.display()));
+    Ok(())
+}
+
+/// Ends a process: asks, then insists.
+async fn stop(pid: i32) -> Result<()> {
+    let target = Pid::from_raw(pid);
+    let gone = || kill(target, None).is_err();
+    kill(target, Signal::SIGTERM).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
+    let begun = Instant::now();
+    while !gone() {
+        if begun.elapsed() > Duration::from_secs(10) {
+            kill(target, Signal::SIGKILL).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The whole system on one machine: what `up`, `down` and `server` do.
+
+pub mod down;
+pub mod prove;
+pub mod server;
+pub mod up;
+pub mod watch;
+
+use std::path::PathBuf;
+
+/// Where a system on this machine lives; `up`, `down` and `server` take the same flags.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Site {
+    /// Everything that must survive a restart
+    #[arg(long, default_value = "/var/lib/skysail", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Root filesystems that were built, kept for the next time
+    #[arg(long, default_value = "/var/cache/skysail", value_name = "DIR")]
+    pub cache_dir: PathBuf,
+    /// Name of this system: several can run on one machine, with a name and a --port each
+    #[arg(long, default_value = "sky", value_name = "NAME")]
+    pub instance: String,
+}
+
+impl Site {
+    /// The server's process id, while it runs.
+    pub fn pid_file(&self) -> PathBuf {
+        self.data_dir.join("server.pid")
+    }
+    /// What the server prints.
+    pub fn log_file(&self) -> PathBuf {
+        self.data_dir.join("server.log")
+    }
+    /// The process id of the running server, or `None`: a stale file names a process that is
+    /// gone or is something else by now.
+    pub fn running(&self) -> Option<i32> {
+        let pid: i32 = std::fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut words = line.split(|b| *b == 0);
+        let ours = words.next().is_some_and(|w| w.ends_with(b"skysail")) && words.next() == Some(b"server");
+        ours.then_some(pid)
+    }
+}
+
+/// Refuses early when a verb needs root and is not.
+///
+/// # Errors
+/// With the way out, if the caller is not root.
+pub fn need_root(verb: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "skysail {verb} must run as root: it makes network namespaces, mounts and cgroups (try: sudo skysail {verb})"
+    );
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Waiting until what was asked for is real, saying all the while what happens.
+
+use anyhow::{Result, bail};
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::discovery::ApiResource;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The kinds that become ready, in the order in which they do.
+const KINDS: [(&str, &str); 6] = [
+    ("Cloud", "clouds"),
+    ("Host", "hosts"),
+    ("Image", "images"),
+    ("Network", "networks"),
+    ("ContainerSet", "containersets"),
+    ("Container", "containers"),
+];
+/// Silence for longer than this is explained.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Prints lines with the time since the start, so that slow steps are seen.
+pub struct Journal {
+    begun: Instant,
+}
+
+impl Journal {
+    /// Starts the clock.
+    pub fn start() -> Self {
+        Self { begun: Instant::now() }
+    }
+    /// One line.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        eprintln!("{:>7.1}s  {text}", self.begun.elapsed().as_secs_f64());
+    }
+    /// Since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+struct State {
+    ready: bool,
+    line: String,
+}
+
+fn state(kind: &str, object: &DynamicObject) -> State {
+    let text = |v: Option<&serde_json::Value>| v.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let name = match &object.metadata.namespace {
+        Some(namespace) => format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default()),
+        None => object.metadata.name.clone().unwrap_or_default(),
+    };
+    let conditions = object.data.pointer("/status/conditions").and_then(|c| c.as_array()).cloned().unwrap_or_default();
+    let ready = conditions.iter().find(|c| c["type"] == "Ready");
+    let is_ready = ready.is_some_and(|c| c["status"] == "True");
+    let (reason, message) = ready.map_or((String::from("Pending"), String::new()), |c| (text(c.get("reason")), text(c.get("message"))));
+    let place = text(object.data.pointer("/status/host"));
+    let line = match (is_ready, place.is_empty()) {
+        (true, true) => format!("{kind} {name}: ready"),
+        (true, false) => format!("{kind} {name}: ready on {place}"),
+        (false, _) if message.is_empty() => format!("{kind} {name}: {reason}"),
+        (false, _) => format!("{kind} {name}: {reason}: {message}"),
+    };
+    State { ready: is_ready, line }
+}
+
+async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State>> {
+    let mut all = BTreeMap::new();
+    for (order, (kind, plural)) in KINDS.into_iter().enumerate() {
+        let resource = ApiResource {
+            group: skysail_schemas::GROUP.into(),
+            version: skysail_schemas::VERSION.into(),
+            api_version: format!("{}/{}", skysail_schemas::GROUP, skysail_schemas::VERSION),
+            kind: kind.into(),
+            plural: plural.into(),
+        };
+        let list = Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await?;
+        for object in &list.items {
+            let key = format!("{}/{}", object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+            all.insert((order, key), state(kind, object));
+        }
+    }
+    Ok(all)
+}
+
+/// Waits until every object is ready, and prints each change.
+///
+/// # Errors
+/// After `limit` without an end, with what is still waited for.
+pub async fn until_ready(client: &kube::Client, journal: &Journal, limit: Duration) -> Result<()> {
+    let mut shown: BTreeMap<(usize, String), String> = BTreeMap::new();
+    let (begun, mut changed) = (Instant::now(), Instant::now());
+    loop {
+        let now = states(client).await?;
+        for (key, state) in &now {
+            if shown.get(key) != Some(&state.line) {
+                journal.say(&state.line);
+                shown.insert(key.clone(), state.line.clone());
+                changed = Instant::now();
+            }
+        }
+        let waiting: Vec<_> = now.values().filter(|s| !s.ready).map(|s| s.line.as_str()).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            bail!("gave up after {} s; still waiting for:\n  {}", limit.as_secs(), waiting.join("\n  "));
+        }
+        if changed.elapsed() > STALL {
+            journal.say(format!("still waiting for {} of {}; first: {}", waiting.len(), now.len(), waiting[0]));
+            changed = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
