@@ -163,3 +163,45 @@ fn validate_config_map(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     check_immutable(new, old, &["data", "binaryData"], &mut errors);
     errors.0
 }
+
+/// The normal form of built-in kinds: what Kubernetes fills in or folds together.
+pub(crate) fn normalize(kind: &Kind, object: &mut Value) {
+    if kind.origin != Origin::Core {
+        return;
+    }
+    match kind.plural.as_str() {
+        "namespaces" => normalize_namespace(object),
+        "secrets" => normalize_secret(object),
+        _ => {}
+    }
+}
+
+fn normalize_namespace(object: &mut Value) {
+    let name = object["metadata"]["name"].clone();
+    if !object["metadata"]["labels"].is_object() {
+        object["metadata"]["labels"] = json!({});
+    }
+    object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    let deleting = object["metadata"].get("deletionTimestamp").is_some();
+    if !deleting && object["spec"].get("finalizers").is_none() {
+        object["spec"]["finalizers"] = json!(["kubernetes"]);
+    }
+    object["status"]["phase"] = json!(if deleting { "Terminating" } else { "Active" });
+}
+
+fn normalize_secret(object: &mut Value) {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    if object["type"].as_str().unwrap_or_default().is_empty() {
+        object["type"] = json!("Opaque");
+    }
+    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|o| o.remove("stringData"))
+    else {
+        return;
+    };
+    if !object["data"].is_object() {
+        object["data"] = json!({});
+    }
+    for (key, value) in plain {
+        object["data"][key] = json!(STANDARD.encode(value.as_str().unwrap_or_default()));
+    }
+}
