@@ -1,2 +1,50 @@
-//! The `skysail` command.
-fn main() {}
+//! The `skysail` command: one binary for the whole system on a machine (`up`), its
+//! parts (`server`, `agent`) and the client verbs.
+
+mod system;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "skysail", version, about = "System containers on the VMs of several clouds, from manifests", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start a whole system on this machine
+    Up(system::up::Up),
+    /// Remove every trace of it
+    Down(system::down::Down),
+    /// Run the API server and the controllers
+    Server(system::server::Server),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.verb {
+        Verb::Up(args) => system::up::run(args).await,
+        Verb::Down(args) => system::down::run(args).await,
+        Verb::Server(args) => {
+            log();
+            system::server::run(args).await
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Daemons log to standard error; `RUST_LOG` chooses what.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -29,8 +29,7 @@ pub async fn run(args: Down) -> Result<()> {
         stop(pid).await?;
         journal.say(format!("server {pid} ended"));
     }
-    let fabric = super::up::fabric(&args.site);
-    fabric.remove().await.context("removing the sandbox's hosts and networks")?;
+    skysail_clouds::sandbox::Fabric::remove(&super::up::fabric(&args.site)).await.context("removing the sandbox's hosts and networks")?;
     journal.say("hosts and networks removed");
     if args.site.data_dir.exists() {
         std::fs::remove_dir_all(&args.site.data_dir).with_context(|| format!("removing {}", args.site.data_dir.display()))?;

@@ -1,7 +1,7 @@
 //! The whole system on one machine: what `up`, `down` and `server` do.
 
 pub mod down;
-pub mod prove;
+// pub mod prove;
 pub mod server;
 pub mod up;
 pub mod watch;
