@@ -1,5 +1,6 @@
 //! Everything that a controller may touch.
 
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::runtime::watcher::Config;
 use skysail_reconcile::{Cache, CancellationToken};
@@ -22,6 +23,8 @@ pub struct Context {
     pub client: Client,
     /// The settings.
     pub settings: Settings,
+    /// Namespaces: the tenants.
+    pub namespaces: Arc<Cache<Namespace>>,
     /// Clouds.
     pub clouds: Arc<Cache<Cloud>>,
     /// Machine types.
@@ -53,6 +56,7 @@ impl Context {
             };
         }
         Arc::new(Self {
+            namespaces: cache!(),
             clouds: cache!(),
             machine_types: cache!(),
             hosts: cache!(),

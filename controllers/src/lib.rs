@@ -9,7 +9,13 @@
 //! Controllers meet each other and the agents only through API objects. [`ALL`] is
 //! the one list of them.
 
+mod condition;
+pub mod container;
+pub mod container_set;
 pub mod context;
+pub mod network;
+mod owner;
+pub mod placement;
 
 pub use context::{Context, Settings};
 
@@ -26,7 +32,24 @@ pub struct Controller {
 }
 
 /// Every controller.
-pub const ALL: &[Controller] = &[];
+pub const ALL: &[Controller] = &[
+    Controller {
+        name: "network",
+        run: |c, stop| Box::pin(network::run(c, stop)),
+    },
+    Controller {
+        name: "placement",
+        run: |c, stop| Box::pin(placement::run(c, stop)),
+    },
+    Controller {
+        name: "container",
+        run: |c, stop| Box::pin(container::run(c, stop)),
+    },
+    Controller {
+        name: "container-set",
+        run: |c, stop| Box::pin(container_set::run(c, stop)),
+    },
+];
 
 /// A name in `--controllers=…` that no controller has.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+/// Held while a host may still have something of the container. Added before it is bound; removed by the host's agent.
+pub const AGENT_FINALIZER: &str = "skysail.dev/agent";
+/// Held while the container has Ports.
+pub const NETWORK_FINALIZER: &str = "skysail.dev/network";
+
 /// A system container: an image, a size, networks, rules for its place.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[kube(

@@ -1,9 +1,10 @@
 //! A kind, watched once per process. Reads are local and see what this process
 //! wrote itself; everybody who depends on the kind is woken from the one watch.
 
-use crate::Resource;
+use crate::{Error, Resource};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
+use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -187,6 +188,20 @@ impl<K: Resource> Cache<K> {
         if newer && version(&object) > inner.seen {
             inner.written.insert(key, (listing, Arc::new(object)));
         }
+    }
+
+    /// Reads everything from the server, so that reads from now on are at least as new as this call.
+    /// For one who just took over from another process.
+    pub async fn catch_up(&self, client: &Client) -> Result<(), Error> {
+        self.ready().await;
+        for object in Api::<K>::all(client.clone())
+            .list(&ListParams::default())
+            .await?
+            .items
+        {
+            self.wrote(object);
+        }
+        Ok(())
     }
 
     /// Every object that there is now, then each that is created, changed or deleted.

@@ -78,7 +78,8 @@ impl Error {
     /// The reaction.
     pub fn next(&self) -> Next {
         match self {
-            Self::Transient(_) | Self::Conflict(_) => Next::Retry,
+            Self::Transient(_) => Next::Retry,
+            Self::Conflict(_) => Next::After(Duration::from_millis(20)),
             Self::Refused { .. } => Next::OnChange,
             Self::Capacity(_) => Next::After(Duration::from_secs(30)),
         }

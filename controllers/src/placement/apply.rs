@@ -1,0 +1,201 @@
+//! Effects of placement.
+
+use super::plan::{self, Plan, Step};
+use super::snapshot::{Objects, Snapshot};
+use crate::Context;
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::json;
+use skysail_reconcile::{Error, Next, Steps, Sweep, get, patch_meta, write_status};
+use skysail_schemas::Container;
+use skysail_schemas::container::{AGENT_FINALIZER, NETWORK_FINALIZER};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Statuses written at once.
+const CONCURRENCY: usize = 32;
+
+pub(super) struct Placement {
+    context: Arc<Context>,
+    /// Containers whose write may or may not have happened, and at the start all of them.
+    doubtful: Mutex<Doubt>,
+}
+
+enum Doubt {
+    All,
+    Some(Vec<Arc<Container>>),
+}
+
+impl Placement {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            doubtful: Mutex::new(Doubt::All),
+        }
+    }
+
+    fn doubt(&self) -> std::sync::MutexGuard<'_, Doubt> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is placed while it is not known what is bound: a leader that was here
+    /// before, or an own write whose answer was lost, may have taken the room.
+    async fn settle(&self) -> Result<(), Error> {
+        let doubtful = match &*self.doubt() {
+            Doubt::All => None,
+            Doubt::Some(those) => Some(those.clone()),
+        };
+        match doubtful {
+            None => {
+                self.context
+                    .containers
+                    .catch_up(&self.context.client)
+                    .await?
+            }
+            Some(those) => {
+                for container in those {
+                    if let Some(now) = get(
+                        &self.context.client,
+                        container.namespace().as_deref(),
+                        &container.name_any(),
+                    )
+                    .await?
+                    {
+                        self.context.containers.wrote(now);
+                    }
+                }
+            }
+        }
+        *self.doubt() = Doubt::Some(vec![]);
+        Ok(())
+    }
+
+    async fn bind(&self, step: &Step) -> Result<(), Error> {
+        let held = self.hold(&step.container).await?;
+        self.write(&held, step).await
+    }
+
+    /// The finalizers come before the binding, so that a deletion waits for the host.
+    async fn hold(&self, container: &Arc<Container>) -> Result<Arc<Container>, Error> {
+        let wanted = [AGENT_FINALIZER, NETWORK_FINALIZER];
+        let there = container.finalizers();
+        if wanted.iter().all(|w| there.iter().any(|f| f == w)) {
+            return Ok(container.clone());
+        }
+        let missing = wanted.iter().filter(|w| !there.iter().any(|f| f == *w));
+        let all: Vec<&str> = there
+            .iter()
+            .map(String::as_str)
+            .chain(missing.copied())
+            .collect();
+        let patch = json!({ "metadata": { "finalizers": all } });
+        let held = patch_meta(&self.context.client, Self::NAME, &**container, patch).await?;
+        self.context.containers.wrote(held.clone());
+        Ok(Arc::new(held))
+    }
+
+    async fn write(&self, container: &Container, step: &Step) -> Result<(), Error> {
+        match write_status(&self.context.client, Self::NAME, container, &step.status).await {
+            Ok(Some(written)) => self.context.containers.wrote(written),
+            Ok(None) => {}
+            Err(e) => {
+                if let Doubt::Some(doubtful) = &mut *self.doubt() {
+                    doubtful.push(step.container.clone());
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sweep for Placement {
+    type View = Snapshot;
+    type Plan = Plan;
+    type Report = Steps;
+    const NAME: &'static str = "placement";
+
+    async fn observe(&self) -> Result<Snapshot, Error> {
+        let c = &self.context;
+        tokio::join!(
+            c.containers.ready(),
+            c.hosts.ready(),
+            c.images.ready(),
+            c.instance_types.ready(),
+            c.clouds.ready(),
+            c.namespaces.ready()
+        );
+        self.settle().await?;
+        let containers = c.containers.list();
+        if !containers
+            .iter()
+            .any(|c| c.status.as_ref().is_none_or(|s| s.host.is_none()))
+        {
+            return Ok(Snapshot::default());
+        }
+        let allows = |n: &&Arc<_>| {
+            ResourceExt::labels(&***n)
+                .get("skysail.dev/privileged")
+                .is_some_and(|v| v == "allowed")
+        };
+        let objects = Objects {
+            hosts: c.hosts.list(),
+            containers,
+            images: c.images.list(),
+            instance_types: c.instance_types.list(),
+            clouds: c.clouds.list(),
+            privileged: c
+                .namespaces
+                .list()
+                .iter()
+                .filter(allows)
+                .map(|n| n.name_any())
+                .collect(),
+        };
+        Ok(Snapshot::new(objects, Timestamp::now()))
+    }
+
+    fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
+        plan::plan(snapshot, now)
+    }
+
+    async fn apply(&self, _snapshot: &Snapshot, plan: &Plan) -> Steps {
+        let name = |step: &Step| {
+            format!(
+                "{}/{}",
+                step.container.namespace().unwrap_or_default(),
+                step.container.name_any()
+            )
+        };
+        let bind = plan.bind.iter().map(|step| {
+            let what = format!(
+                "bind {} to {}",
+                name(step),
+                step.status.host.as_deref().unwrap_or_default()
+            );
+            async move { (what, self.bind(step).await) }.left_future()
+        });
+        let explain = plan.explain.iter().map(|step| {
+            let what = format!("explain {}", name(step));
+            async move { (what, self.write(&step.container, step).await) }.right_future()
+        });
+        let all: Vec<_> = bind.chain(explain).collect();
+        Steps(
+            futures::stream::iter(all)
+                .buffered(CONCURRENCY)
+                .collect()
+                .await,
+        )
+    }
+
+    fn next(snapshot: &Snapshot, _plan: &Plan, report: &Steps) -> Next {
+        // What waits for a host that comes up is looked at again even if no event tells.
+        let calm = if snapshot.waiting.is_empty() {
+            Next::OnChange
+        } else {
+            Next::After(Duration::from_secs(30))
+        };
+        report.next(calm)
+    }
+}

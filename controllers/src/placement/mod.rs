@@ -1,0 +1,58 @@
+//! Placement: which Host each Container gets.
+//!
+//! Owns of `Container.status`: host, epoch, allocation, image and the condition
+//! `Scheduled`. One [`Sweep`](skysail_reconcile::Sweep) looks at all waiting
+//! Containers together, so a Host's room is counted once.
+//!
+//! Invariants: what is bound to a Host never adds up to more than it can give; a
+//! binding is one compare-and-swap of the status, so a Container never gets two
+//! Hosts; the agent's finalizer is there before the binding; a write whose answer
+//! was lost is looked up before anything else is placed.
+//! Woken by: Containers that wait or go, Hosts, Images, InstanceTypes, Clouds, Namespaces.
+//!
+//! `snapshot.rs` is the immutable view, `filter.rs` says which Hosts are possible
+//! and why the others are not, `score.rs` which is best, `place.rs` puts them
+//! together, `plan.rs` places a batch.
+
+mod apply;
+mod filter;
+mod place;
+mod plan;
+mod score;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use crate::Context;
+use apply::Placement;
+use futures::StreamExt;
+use futures::stream::{BoxStream, select_all};
+use kube::ResourceExt;
+use skysail_reconcile::{Cache, CancellationToken, Resource, run_sweep};
+use skysail_schemas::Container;
+use std::sync::Arc;
+
+/// Runs the controller.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    fn of<K: Resource>(cache: &Cache<K>, wanted: fn(&K) -> bool) -> BoxStream<'static, String> {
+        let text = |o: Arc<K>| format!("{} {} changed", K::kind(&()), o.name_any());
+        cache
+            .changes()
+            .filter(move |o| futures::future::ready(wanted(o)))
+            .map(text)
+            .boxed()
+    }
+    let waits_or_goes = |c: &Container| {
+        c.metadata.deletion_timestamp.is_some()
+            || c.status.as_ref().is_none_or(|s| s.host.is_none())
+    };
+    let wakes = select_all([
+        of(&context.containers, waits_or_goes),
+        of(&context.hosts, |_| true),
+        of(&context.images, |_| true),
+        of(&context.instance_types, |_| true),
+        of(&context.clouds, |_| true),
+        of(&context.namespaces, |_| true),
+    ]);
+    run_sweep(Placement::new(context.clone()), wakes, shutdown).await;
+}
