@@ -22,8 +22,9 @@ pub struct Down {
 ///
 /// # Errors
 /// When something stays; what, and why.
-pub async fn run(args: Down) -> Result<()> {
+pub async fn run(mut args: Down) -> Result<()> {
     need_root("down")?;
+    args.site = args.site.absolute()?;
     let journal = Journal::start();
     if let Some(pid) = args.site.running() {
         stop(pid).await?;

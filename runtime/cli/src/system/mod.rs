@@ -23,6 +23,15 @@ pub struct Site {
 }
 
 impl Site {
+    /// The same with absolute paths, which other processes and mounts understand.
+    ///
+    /// # Errors
+    /// When the working folder is gone.
+    pub fn absolute(mut self) -> std::io::Result<Self> {
+        self.data_dir = std::path::absolute(&self.data_dir)?;
+        self.cache_dir = std::path::absolute(&self.cache_dir)?;
+        Ok(self)
+    }
     /// The server's process id, while it runs.
     pub fn pid_file(&self) -> PathBuf {
         self.data_dir.join("server.pid")

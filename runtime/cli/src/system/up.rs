@@ -8,7 +8,7 @@ use skysail_clouds::sandbox;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Flags of `up`.
@@ -57,9 +57,10 @@ fn block(instance: &str) -> Ipv4Net {
 ///
 /// # Errors
 /// When a step fails; the system stays as it is, so that it can be looked at or tried again.
-pub async fn run(args: Up) -> Result<()> {
+pub async fn run(mut args: Up) -> Result<()> {
     need_root("up")?;
     let journal = Journal::start();
+    args.site = args.site.absolute()?;
     std::fs::create_dir_all(&args.site.data_dir).with_context(|| format!("making {}", args.site.data_dir.display()))?;
     let fabric = fabric(&args.site);
     sandbox::Fabric::ensure(&fabric).await.context("making the sandbox's network")?;
@@ -90,6 +91,7 @@ pub async fn run(args: Up) -> Result<()> {
 
 /// Starts the server as a process of its own, unless it runs, and waits until it answers.
 async fn start_server(args: &Up, advertised: IpAddr, journal: &Journal) -> Result<()> {
+    let mut started = None;
     if let Some(pid) = args.site.running() {
         journal.say(format!("server {pid} is up already"));
     } else {
@@ -107,8 +109,9 @@ async fn start_server(args: &Up, advertised: IpAddr, journal: &Journal) -> Resul
         let child = command.spawn().context("starting the server")?;
         std::fs::write(args.site.pid_file(), child.id().to_string())?;
         journal.say(format!("server {} started; its log is {}", child.id(), args.site.log_file().display()));
+        started = Some(child);
     }
-    wait_for_server(args, journal).await
+    wait_for_server(args, started, journal).await
 }
 
 fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {
@@ -118,10 +121,15 @@ fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {
     all
 }
 
-async fn wait_for_server(args: &Up, journal: &Journal) -> Result<()> {
+async fn wait_for_server(args: &Up, mut started: Option<Child>, journal: &Journal) -> Result<()> {
     let (begun, written) = (Instant::now(), args.site.data_dir.join("admin.kubeconfig"));
     loop {
-        if args.site.running().is_none() {
+        // A process that was just started may not have its command line yet: ask the child itself.
+        let ended = match &mut started {
+            Some(child) => child.try_wait()?.is_some(),
+            None => args.site.running().is_none(),
+        };
+        if ended {
             let log = std::fs::read_to_string(args.site.log_file()).unwrap_or_default();
             let end: Vec<_> = log.lines().rev().take(10).collect();
             bail!("the server ended; the end of its log:\n  {}", end.into_iter().rev().collect::<Vec<_>>().join("\n  "));
