@@ -367,6 +367,8 @@ pub(crate) fn complete(
     object: &mut Value,
 ) -> Result<(), Failure> {
     core_kinds::normalize(kind, object);
+    // As in Kubernetes, whose metadata is typed: empty lists and maps are none.
+    metadata_of(object).retain(|_, value| !is_empty(value));
     kind.schema.default(object);
     let mut errors = metadata::validate(object, old, kind.namespaced, kind.plural == "namespaces");
     let by_schema = kind.schema.check(object);
@@ -381,6 +383,16 @@ pub(crate) fn complete(
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     Err(Failure::invalid(kind, name, &errors))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
 }
 
 fn new_finalizers(old: &Value, new: &Value) -> Option<FieldError> {
