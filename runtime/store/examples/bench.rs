@@ -61,15 +61,11 @@ fn report(name: &str, writers: usize, length: Duration, latencies: &[Duration]) 
         );
     };
     let rate = latencies.len() as f64 / length.as_secs_f64();
-    line(
-        format!("store_{name}_writes_{writers}_writers"),
-        rate,
-        "1/s",
-    );
+    line(format!("{name}.writes_c{writers}"), rate, "1/s");
     for percent in [50, 99] {
         let at = latencies[(latencies.len() - 1) * percent / 100];
         line(
-            format!("store_{name}_p{percent}_{writers}_writers"),
+            format!("{name}.p{percent}_c{writers}"),
             at.as_secs_f64() * 1e3,
             "ms",
         );

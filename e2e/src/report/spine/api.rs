@@ -34,7 +34,11 @@ fn stores(report: &mut Report) -> Result<()> {
     for line in String::from_utf8_lossy(&output.stdout).lines().filter(|l| l.starts_with('{')) {
         let record: serde_json::Value = serde_json::from_str(line)?;
         let name = record["name"].as_str().context("a record without a name")?;
-        report.add(format!("spine.store.{name}"), record["value"].as_f64().context("a record without a value")?, "1/s", Better::Higher);
+        let (unit, better) = match record["unit"].as_str() {
+            Some("ms") => ("ms", Better::Lower),
+            _ => ("1/s", Better::Higher),
+        };
+        report.add(format!("spine.store.{name}"), record["value"].as_f64().context("a record without a value")?, unit, better);
     }
     Ok(())
 }

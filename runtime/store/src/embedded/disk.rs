@@ -296,3 +296,57 @@ fn number(revision: Revision) -> i64 {
 fn revision_of(number: i64) -> Revision {
     Revision::try_from(number).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(revision: Revision) -> Logged {
+        let key = format!("/{revision}");
+        let value = Bytes::from(vec![b'x'; 10_000]);
+        let new = Entry {
+            key,
+            value,
+            created: revision,
+            modified: revision,
+        };
+        Logged {
+            revision,
+            new: Some(Arc::new(new)),
+            old: None,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_writes_and_takes_them_once_there_is_space() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let (mut disk, _) = Disk::open(&path, History::default()).unwrap();
+        let limit = |disk: &Disk, pages: u32| {
+            let set = format!("PRAGMA max_page_count = {pages}");
+            disk.connection.query_row(&set, [], |_| Ok(())).unwrap();
+        };
+        limit(&disk, 20);
+        let mut revision = 1;
+        let failure = loop {
+            match disk.append(&[change(revision)], 0) {
+                Ok(()) => revision += 1,
+                Err(failure) => break failure,
+            }
+        };
+        assert!(
+            failure.undone && failure.message.contains("no space left"),
+            "{}",
+            failure.message
+        );
+        assert!(
+            disk.append(&[change(revision), change(revision + 1)], 0)
+                .is_err_and(|failure| failure.undone)
+        );
+        limit(&disk, 1000);
+        assert!(disk.append(&[change(revision)], 0).is_ok());
+        disk.close();
+        let (_, state) = Disk::open(&path, History::default()).unwrap();
+        assert_eq!((state.head(), state.floor()), (revision, 0));
+    }
+}

@@ -67,6 +67,8 @@ impl Watcher {
                 self.tell(change.revision);
                 return Some(Ok(Event::Change(change.to_change())));
             }
+            // A consumer that works off a long history leaves room for others.
+            tokio::task::coop::consume_budget().await;
             // Marked as seen before the log is read, so that no later change is slept through.
             self.head.borrow_and_update();
             match self
