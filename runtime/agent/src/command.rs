@@ -152,6 +152,155 @@ impl Command {
     }
 }
 
+/// A program that runs until it is dropped: it holds a namespace open.
+pub struct Held {
+    child: tokio::process::Child,
+    pid: u32,
+}
+
+impl Held {
+    /// Starts `unshare` with `flags` (such as `--user`) and returns once the new namespaces exist.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn unshare(flags: &[&str]) -> Result<Self, Failure> {
+        let line = format!("unshare {} cat", flags.join(" "));
+        let mut process = Process::new("unshare");
+        process
+            .args(flags)
+            .arg("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let failed = |output: String| Failure::Failed {
+            line: line.clone(),
+            code: -1,
+            output,
+        };
+        let mut child = process.spawn().map_err(|e| Failure::NotStarted {
+            program: "unshare".into(),
+            cause: e.to_string(),
+        })?;
+        let pid = child.id().ok_or_else(|| failed("ended at once".into()))?;
+        // `cat` answers only after `unshare` has done its work and become `cat`.
+        let echo = async {
+            let (stdin, stdout) = child.stdin.as_mut().zip(child.stdout.as_mut())?;
+            stdin.write_all(b".").await.ok()?;
+            stdin.flush().await.ok()?;
+            let mut answer = [0];
+            tokio::io::AsyncReadExt::read_exact(stdout, &mut answer)
+                .await
+                .ok()
+        };
+        let limit = Duration::from_secs(10);
+        match tokio::time::timeout(limit, echo).await {
+            Ok(Some(_)) => Ok(Self { child, pid }),
+            Ok(None) => {
+                let output = child
+                    .wait_with_output()
+                    .await
+                    .map(|o| tail(&String::from_utf8_lossy(&o.stderr)))
+                    .unwrap_or_default();
+                Err(failed(output))
+            }
+            Err(_) => Err(Failure::TimedOut { line, limit }),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends it.
+    pub async fn end(mut self) {
+        // Fails only if it has ended.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// A program that is fed through its standard input; dropped, it is killed.
+pub struct Feed {
+    line: String,
+    child: tokio::process::Child,
+    stdin: Option<tokio::process::ChildStdin>,
+}
+
+impl Feed {
+    /// Starts `program`.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn start<'a>(
+        program: &str,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, Failure> {
+        let args: Vec<&str> = args.into_iter().collect();
+        let mut process = Process::new(program);
+        process
+            .args(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = process.spawn().map_err(|e| Failure::NotStarted {
+            program: program.to_owned(),
+            cause: e.to_string(),
+        })?;
+        let stdin = child.stdin.take();
+        Ok(Self {
+            line: format!("{program} {}", args.join(" ")),
+            child,
+            stdin,
+        })
+    }
+
+    /// Feeds it.
+    ///
+    /// # Errors
+    /// It has ended; [`Feed::end`] tells why.
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match &mut self.stdin {
+            Some(stdin) => stdin.write_all(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends its input and waits for its end.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn end(mut self) -> Result<(), Failure> {
+        drop(self.stdin.take());
+        let limit = Duration::from_secs(120);
+        let output = match tokio::time::timeout(limit, self.child.wait_with_output()).await {
+            Err(_) => {
+                return Err(Failure::TimedOut {
+                    line: self.line,
+                    limit,
+                });
+            }
+            Ok(Err(e)) => {
+                return Err(Failure::NotStarted {
+                    program: self.line,
+                    cause: e.to_string(),
+                });
+            }
+            Ok(Ok(output)) => output,
+        };
+        if output.status.success() {
+            return Ok(());
+        }
+        let output_text = tail(&String::from_utf8_lossy(&output.stderr));
+        Err(Failure::Failed {
+            line: self.line,
+            code: output.status.code().unwrap_or(-1),
+            output: output_text,
+        })
+    }
+}
+
 /// The last lines of `text`, short enough for a condition's message.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text

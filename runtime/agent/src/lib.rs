@@ -6,13 +6,34 @@
 //! ports. LXC only joins them. That is what lets a container be frozen here and
 //! resumed on another host, and what lets the agent itself be killed and replaced
 //! without a container noticing.
+//!
+//! The supervisor that starts the agent must end only the agent with it, not its
+//! control group (`KillMode=process` in a systemd unit): the containers' monitors are
+//! its children at first.
 
 pub mod command;
+pub mod container;
+pub mod heartbeat;
+pub mod image;
 pub mod network;
 pub mod ports;
 pub mod usage;
 
-use std::path::PathBuf;
+use container::keeper::Keeper;
+use container::paths::Paths;
+use container::site::Site;
+use container::{Containers, record::Id};
+use futures::channel::mpsc::unbounded;
+use heartbeat::Heartbeat;
+use image::Images;
+use kube::runtime::watcher;
+use ports::PortPlane;
+use skysail_reconcile::{Cache, CancellationToken, Error, Key, Loop};
+use skysail_schemas::{Container, Host, Port};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The version that the agent reports.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,4 +47,191 @@ pub struct Settings {
     pub client: kube::Client,
     /// Where images, layers and records live; must not be on an overlay.
     pub data_dir: PathBuf,
+    /// Addresses that containers may never reach: the API server's.
+    pub protected: Vec<IpAddr>,
+}
+
+impl Settings {
+    /// Settings for the host `host` whose credential is the file `kubeconfig`.
+    ///
+    /// # Errors
+    /// The file cannot be read or used.
+    pub async fn from_kubeconfig(
+        host: &str,
+        kubeconfig: &Path,
+        data_dir: &Path,
+    ) -> Result<Self, Error> {
+        let unusable = |e: &dyn std::fmt::Display| {
+            Error::refused(
+                "Kubeconfig",
+                format!("{} cannot be used: {e}", kubeconfig.display()),
+            )
+        };
+        let file = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|e| unusable(&e))?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+                .await
+                .map_err(|e| unusable(&e))?;
+        // A watch lives for minutes and sends nothing when nothing changes; everything else answers soon.
+        (config.connect_timeout, config.read_timeout) =
+            (Some(Duration::from_secs(5)), Some(Duration::from_secs(330)));
+        let (name, port) = (
+            config.cluster_url.host().unwrap_or_default().to_owned(),
+            config.cluster_url.port_u16().unwrap_or(443),
+        );
+        let name = name.trim_matches(['[', ']']);
+        let protected = tokio::net::lookup_host((name, port))
+            .await
+            .map(|all| all.map(|a| a.ip()).collect())
+            .unwrap_or_default();
+        let client = kube::Client::try_from(config).map_err(|e| unusable(&e))?;
+        Ok(Self {
+            host: host.to_owned(),
+            client,
+            data_dir: data_dir.to_owned(),
+            protected,
+        })
+    }
+}
+
+/// Runs the agent of a host until `shutdown`. What runs then runs on.
+///
+/// # Errors
+/// What it cannot start without: the data directory, the switch.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
+    let host = own_host(&settings, &shutdown).await?;
+    let addresses = host.status.unwrap_or_default().addresses;
+    let network = network::Settings {
+        host: settings.host.clone(),
+        cloud: host.spec.cloud,
+        internal: addresses.internal,
+        external: addresses.external,
+        protected: settings.protected.clone(),
+        run_dir: "/run/skysail".into(),
+        data_dir: settings.data_dir.clone(),
+    };
+    let plane = network::NetworkPlane::start(network, settings.client.clone()).await;
+    let plane = plane.map_err(|e| {
+        Error::Transient(format!(
+            "the switch of host {} could not be set up: {e}",
+            settings.host
+        ))
+    })?;
+    serve(settings, Arc::new(plane), shutdown).await
+}
+
+/// Runs the reconcilers of a host over a switch that is ready.
+///
+/// # Errors
+/// The data directory cannot be used.
+pub async fn serve(
+    settings: Settings,
+    plane: Arc<dyn PortPlane>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let Settings {
+        host,
+        client,
+        data_dir,
+        ..
+    } = settings;
+    let unusable = |e: std::io::Error| {
+        Error::refused(
+            "DataDirectory",
+            format!("{} cannot be used: {e}", data_dir.display()),
+        )
+    };
+    let images = Images::open(data_dir.join("images"), client.clone()).map_err(unusable)?;
+    std::fs::create_dir_all(data_dir.join("containers")).map_err(unusable)?;
+    let (alarms, alarmed) = tokio::sync::mpsc::unbounded_channel::<Id>();
+    let site = Arc::new(Site::open(Paths::new(&data_dir), images, plane, alarms));
+
+    let mine = watcher::Config::default().fields(&format!("status.host={host}"));
+    let containers: Arc<Cache<Container>> = Cache::start(&client, mine, shutdown.clone());
+    let here = watcher::Config::default().fields(&format!("spec.location.host={host}"));
+    let ports: Arc<Cache<Port>> = Cache::start(&client, here, shutdown.clone());
+
+    let (wake, wakes) = unbounded_wakes();
+    let keeper = Keeper::new(
+        site.clone(),
+        Containers::new(site.clone(), ports.clone()),
+        containers.clone(),
+        wake,
+    );
+    let of_port = |p: &Port, _: &Cache<Container>| {
+        vec![
+            Key::new(&p.spec.container).within(p.metadata.namespace.as_deref().unwrap_or_default()),
+        ]
+    };
+    let turns = Loop::new(
+        Containers::new(site.clone(), ports.clone()),
+        client.clone(),
+        containers,
+    )
+    .watches(&ports, of_port)
+    .wakes(wakes);
+    let heartbeat = Heartbeat::new(host, client, site, data_dir);
+
+    tracing::info!(version = VERSION, "agent runs");
+    tokio::join!(
+        turns.run(shutdown.clone()),
+        keeper.run(alarmed, shutdown.clone()),
+        heartbeat.renew(shutdown.clone()),
+        heartbeat.report(shutdown.clone()),
+    );
+    Ok(())
+}
+
+fn unbounded_wakes() -> (
+    container::keeper::Wake,
+    impl futures::Stream<Item = (Key<Container>, String)>,
+) {
+    let (sender, receiver) = unbounded();
+    (sender, receiver)
+}
+
+/// The own Host object: from the API server or, while it is away, as last seen.
+async fn own_host(settings: &Settings, shutdown: &CancellationToken) -> Result<Host, Error> {
+    let file = settings.data_dir.join("host.json");
+    let stored = || {
+        std::fs::read(&file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Host>(&bytes).ok())
+    };
+    loop {
+        let asked = skysail_reconcile::get::<Host>(&settings.client, None, &settings.host);
+        match tokio::time::timeout(Duration::from_secs(10), asked).await {
+            Ok(Ok(Some(host))) => {
+                let write = || {
+                    std::fs::create_dir_all(&settings.data_dir)
+                        .and_then(|()| std::fs::write(&file, serde_json::to_vec(&host)?))
+                };
+                write().map_err(|e| {
+                    Error::refused(
+                        "DataDirectory",
+                        format!("{} cannot be written: {e}", file.display()),
+                    )
+                })?;
+                return Ok(host);
+            }
+            Ok(Ok(None)) => tracing::warn!(
+                host = settings.host,
+                "the control plane knows no Host of this name; waits for it"
+            ),
+            Ok(Err(error)) => {
+                tracing::warn!(host = settings.host, %error, "the control plane does not answer")
+            }
+            Err(_) => tracing::warn!(
+                host = settings.host,
+                "the control plane does not answer in time"
+            ),
+        }
+        if let Some(host) = stored() {
+            return Ok(host);
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::Transient("ended before it knew its host".into())),
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+        }
+    }
 }

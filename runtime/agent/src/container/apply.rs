@@ -1,0 +1,322 @@
+//! Does what a plan says. Teardown goes on past a failure; a start needs all before it.
+
+use super::plan::{GRACE, Plan, Step};
+use super::record::{Desired, Id, Record};
+use super::site::{Site, disk_error};
+use super::{config, files, mount};
+use crate::command::{Failure, Held};
+use jiff::Timestamp;
+use skysail_reconcile::{Error, Steps};
+use std::fs::File;
+use std::path::Path;
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Each step.
+    pub steps: Steps,
+    /// What is on record after it; none if nothing was done.
+    pub record: Option<Record>,
+}
+
+fn transient(e: &dyn std::fmt::Display) -> Error {
+    Error::Transient(e.to_string())
+}
+
+impl From<Failure> for Wrapped {
+    fn from(e: Failure) -> Self {
+        Self(transient(&e))
+    }
+}
+
+/// Lets `?` turn any failure of a step into the loop's error.
+struct Wrapped(Error);
+impl From<Error> for Wrapped {
+    fn from(e: Error) -> Self {
+        Self(e)
+    }
+}
+
+/// Does the steps of `plan` for one container. The caller holds its turn.
+pub async fn apply(site: &Site, id: &Id, desired: &Desired, plan: &Plan) -> Report {
+    let mut work = Work {
+        site,
+        id,
+        desired,
+        record: site.record(id),
+        steps: Steps::default(),
+    };
+    let mut rest = plan.steps.as_slice();
+    while let Some(step) = rest.first() {
+        let together = rest
+            .iter()
+            .take_while(|s| matches!(s, Step::Namespaces | Step::Root | Step::Ports))
+            .count();
+        let (now, later) = rest.split_at(together.max(1));
+        if together > 0 {
+            work.prepare(now).await;
+        } else {
+            work.step(step).await;
+        }
+        rest = later;
+    }
+    Report {
+        steps: work.steps,
+        record: Some(work.record),
+    }
+}
+
+struct Work<'a> {
+    site: &'a Site,
+    id: &'a Id,
+    desired: &'a Desired,
+    record: Record,
+    steps: Steps,
+}
+
+impl Work<'_> {
+    fn failed(&self) -> bool {
+        self.steps.first_failure().is_some()
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        self.site.save(self.id, &self.record)
+    }
+
+    async fn step(&mut self, step: &Step) {
+        let name = format!("{step:?}");
+        // A start on half of what it needs, or forgetting what could not be undone, would make things worse.
+        if matches!(step, Step::Start { .. } | Step::Forget) && self.failed() {
+            return;
+        }
+        let result = self.effect(step).await.map_err(|e| e.0);
+        self.steps.0.push((name, result));
+    }
+
+    async fn effect(&mut self, step: &Step) -> Result<(), Wrapped> {
+        let (site, id) = (self.site, self.id);
+        match step {
+            Step::Remember => {
+                (self.record.desired, self.record.left_at) = (self.desired.clone(), None)
+            }
+            Step::NoteEnd { failures } => {
+                tracing::warn!(container = %id, failures, "its init ended");
+                (self.record.launched, self.record.init) = (false, None);
+                (self.record.ended_at, self.record.failures) = (Some(Timestamp::now()), *failures);
+            }
+            Step::Adopt(init) => (self.record.init, self.record.launched) = (Some(*init), true),
+            Step::FetchImage => {
+                if let Some(image) = &self.desired.image {
+                    site.images.fetch(&image.name, &image.digest);
+                }
+                return Ok(());
+            }
+            Step::TakeIds => self.record.ids = Some(site.take_ids()?),
+            Step::Namespaces | Step::Root | Step::Ports => {
+                self.prepare(std::slice::from_ref(step)).await
+            }
+            Step::Start { again } => return self.start(*again).await,
+            Step::Stop | Step::Kill => {
+                match step {
+                    Step::Stop => site.lxc.stop(id, GRACE).await?,
+                    _ => site.lxc.kill(id).await?,
+                }
+                self.ended();
+            }
+            Step::DetachPorts => {
+                site.plane
+                    .detach(&self.record.attached)
+                    .await
+                    .map_err(|e| transient(&e))?;
+                self.record.attached.clear();
+            }
+            Step::Unmount => {
+                return Ok(mount::unroot(&site.paths.mounts(id))
+                    .map_err(|e| disk_error(id, "its root could not be unmounted", &e))?);
+            }
+            Step::DropNamespaces => return Ok(self.drop_namespaces()?),
+            Step::Forget => {
+                // Also what a killed agent left half made.
+                mount::unroot(&site.paths.mounts(id))
+                    .map_err(|e| disk_error(id, "its root could not be unmounted", &e))?;
+                self.drop_namespaces()?;
+                site.forget(id)?;
+                self.record = Record::default();
+                return Ok(());
+            }
+        }
+        Ok(self.save()?)
+    }
+
+    fn ended(&mut self) {
+        (self.record.launched, self.record.init) = (false, None);
+        (self.record.ended_at, self.record.failures) = (None, 0);
+    }
+
+    fn drop_namespaces(&self) -> Result<(), Error> {
+        for path in [
+            self.site.paths.netns(self.id),
+            self.site.paths.userns(self.id),
+        ] {
+            mount::drop_namespace(&path)
+                .map_err(|e| disk_error(self.id, "a namespace could not be let go", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Namespaces and ports beside the root: neither waits for the other.
+    async fn prepare(&mut self, steps: &[Step]) {
+        if self.failed() {
+            return;
+        }
+        let (namespaces, root, ports) = (
+            steps.contains(&Step::Namespaces),
+            steps.contains(&Step::Root),
+            steps.contains(&Step::Ports),
+        );
+        let this = &*self;
+        let network = async {
+            let mut done = Steps::default();
+            if namespaces && done.run("Namespaces", this.namespaces()).await.is_none() {
+                return done;
+            }
+            if ports {
+                let attach = async {
+                    this.site
+                        .plane
+                        .attach(&this.site.paths.netns(this.id), &this.desired.ports)
+                        .await
+                        .map_err(|e| transient(&e))
+                };
+                done.run("Ports", attach).await;
+            }
+            done
+        };
+        let mounts = async {
+            let mut done = Steps::default();
+            if root {
+                done.run("Root", this.root()).await;
+            }
+            done
+        };
+        let (network, mounts) = tokio::join!(network, mounts);
+        if ports && network.first_failure().is_none() {
+            self.record.attached = self.desired.ports.clone();
+        }
+        self.steps.0.extend(network.0.into_iter().chain(mounts.0));
+        if let Err(e) = self.save() {
+            self.steps.0.push(("Remember".into(), Err(e)));
+        }
+    }
+
+    async fn namespaces(&self) -> Result<(), Error> {
+        let flags: &[&str] = if self.record.ids.is_some() {
+            &["--user", "--net"]
+        } else {
+            &["--net"]
+        };
+        let held = Held::unshare(flags).await.map_err(|e| transient(&e))?;
+        let result = self.keep(&held);
+        held.end().await;
+        result.map_err(|e| disk_error(self.id, "its namespaces could not be made", &e))
+    }
+
+    fn keep(&self, held: &Held) -> std::io::Result<()> {
+        let own = format!("/proc/{}", held.pid());
+        let own = Path::new(&own);
+        if let Some(ids) = self.record.ids {
+            map_ids(own, &ids.container_map())?;
+            mount::keep_namespace(&own.join("ns/user"), &self.site.paths.userns(self.id))?;
+        }
+        mount::keep_namespace(&own.join("ns/net"), &self.site.paths.netns(self.id))
+    }
+
+    async fn root(&self) -> Result<(), Error> {
+        let digest = self
+            .desired
+            .image
+            .as_ref()
+            .map(|i| i.digest.clone())
+            .unwrap_or_default();
+        let (image, paths) = (self.site.images.rootfs(&digest), &self.site.paths);
+        let (layer, mounts) = (paths.layer(self.id), paths.mounts(self.id));
+        let held = match self.record.ids {
+            Some(ids) => Some((
+                Held::unshare(&["--user"])
+                    .await
+                    .map_err(|e| transient(&e))?,
+                ids,
+            )),
+            None => None,
+        };
+        let mounted = (|| {
+            let Some((held, ids)) = &held else {
+                return mount::root(&image, &layer, &mounts, None);
+            };
+            let own = format!("/proc/{}", held.pid());
+            map_ids(Path::new(&own), &ids.mount_map())?;
+            mount::root(
+                &image,
+                &layer,
+                &mounts,
+                Some(&File::open(format!("{own}/ns/user"))?),
+            )
+        })();
+        if let Some((held, _)) = held {
+            held.end().await;
+        }
+        mounted.map_err(|e| disk_error(self.id, "its root could not be mounted", &e))
+    }
+
+    async fn start(&mut self, again: bool) -> Result<(), Wrapped> {
+        let (site, id) = (self.site, self.id);
+        let rootfs = site.paths.rootfs(id);
+        let own = self
+            .desired
+            .image
+            .as_ref()
+            .and_then(|i| i.init.first().cloned())
+            .unwrap_or_else(|| "/sbin/init".into());
+        let systemd = files::is_systemd(&rootfs, &own);
+        let owner = self.record.ids.map_or(0, |r| r.base);
+        let init = files::init(self.desired, systemd);
+        let config = config::render(
+            &site.paths,
+            id,
+            self.desired,
+            self.record.ids,
+            &init,
+            site.version,
+        );
+        files::write(&rootfs, &files::files(id, self.desired, systemd), owner)
+            .map_err(|e| disk_error(id, "its files could not be written", &e))?;
+        std::fs::write(site.paths.config(id), config)
+            .map_err(|e| disk_error(id, "its configuration could not be written", &e))?;
+        self.record.launched = true;
+        self.save()?;
+        match site.lxc.start(id).await {
+            Ok(init) => {
+                self.record.init = Some(init);
+                self.record.started_at = Some(Timestamp::now());
+                self.record.ended_at = None;
+                self.record.restarts += u32::from(again);
+                site.watch(id, init);
+                Ok(self.save()?)
+            }
+            Err(failure) => {
+                // Nothing half started stays.
+                let left = site.lxc.kill(id).await;
+                (self.record.launched, self.record.init) = (left.is_err(), None);
+                (self.record.ended_at, self.record.failures) =
+                    (Some(Timestamp::now()), self.record.failures + 1);
+                self.save()?;
+                Err(failure.into())
+            }
+        }
+    }
+}
+
+fn map_ids(process: &Path, map: &str) -> std::io::Result<()> {
+    std::fs::write(process.join("uid_map"), map)?;
+    std::fs::write(process.join("gid_map"), map)
+}

@@ -1,0 +1,313 @@
+//! What is to be done for a container: a pure function of what should be and what was seen.
+
+use super::record::{Desired, Init, Record};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// How long an init is given to end by itself.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// An init that ran this long was no failed start.
+const SETTLED: SignedDuration = SignedDuration::from_secs(10);
+/// After how long a failed fetch is tried again.
+const FETCH_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// How long the layer of a container that left without a farewell is kept.
+pub const KEPT: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a container's image is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageState {
+    /// Not here, and nobody fetches it.
+    Absent,
+    /// On its way; bytes so far.
+    Fetching(u64),
+    /// Unpacked and verified.
+    Present,
+    /// It could not be fetched or unpacked.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// CamelCase word.
+        reason: String,
+        /// What happened and the way out.
+        message: String,
+    },
+}
+
+/// What was seen of a container on this host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What is on record; the default if nothing is.
+    pub record: Record,
+    /// Its init, if it runs.
+    pub process: Option<Init>,
+    /// Its image.
+    pub image: ImageState,
+    /// Whether its namespaces are held.
+    pub namespaces: bool,
+    /// Whether its root is mounted.
+    pub root: bool,
+    /// Whether anything of it is left here.
+    pub anything: bool,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Put on record what should be.
+    Remember,
+    /// Put on record that its init ended by itself; `failures` in a row so far.
+    NoteEnd {
+        /// See [`Record::failures`].
+        failures: u32,
+    },
+    /// Put on record which process is its init.
+    Adopt(Init),
+    /// Begin to fetch the image.
+    FetchImage,
+    /// Give it ids of its own.
+    TakeIds,
+    /// Make its namespaces.
+    Namespaces,
+    /// Mount its root.
+    Root,
+    /// Connect its ports.
+    Ports,
+    /// Write the files that tell it its name and addresses, then start its init.
+    Start {
+        /// It ran before and ended by itself.
+        again: bool,
+    },
+    /// Ask its init to end, and kill it after a time.
+    Stop,
+    /// Kill it.
+    Kill,
+    /// Take its ports off the switch.
+    DetachPorts,
+    /// Unmount its root.
+    Unmount,
+    /// Let its namespaces go.
+    DropNamespaces,
+    /// Remove its layer, logs and record; its ids are free again.
+    Forget,
+}
+
+/// Why it does not run although it should.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocked {
+    /// CamelCase word for the condition.
+    pub reason: String,
+    /// What it waits for.
+    pub message: String,
+    /// When it goes on by itself; none where something must change.
+    pub until: Option<Timestamp>,
+}
+
+/// What is to be done, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Steps; several that do not depend on each other may run at once.
+    pub steps: Vec<Step>,
+    /// What the container waits for.
+    pub blocked: Option<Blocked>,
+}
+
+impl Plan {
+    fn wait(mut self, reason: &str, message: impl Into<String>, until: Option<Timestamp>) -> Self {
+        self.blocked = Some(Blocked {
+            reason: reason.to_owned(),
+            message: message.into(),
+            until,
+        });
+        self
+    }
+}
+
+/// How long to wait before the next start after `failures` in a row: at once after the first end, then doubling up to five minutes.
+pub fn delay(failures: u32) -> SignedDuration {
+    match failures {
+        0 => SignedDuration::ZERO,
+        n => SignedDuration::from_millis(200_i64 << (n - 1).min(11))
+            .min(SignedDuration::from_mins(5)),
+    }
+}
+
+/// What is to be done so that what was `seen` becomes as `desired`.
+pub fn plan(desired: &Desired, seen: &Seen, now: Timestamp) -> Plan {
+    let (old, mut plan) = (&seen.record.desired, Plan::default());
+    if !old.uid.is_empty() && old.uid != desired.uid {
+        // What is here belongs to an earlier container of the same name.
+        plan.steps = removal(seen, true);
+        return plan;
+    }
+    if desired.epoch < old.epoch {
+        return plan.wait(
+            "StaleEpoch",
+            format!(
+                "epoch {} was seen here already; waits for news of it",
+                old.epoch
+            ),
+            None,
+        );
+    }
+    if desired.removed {
+        plan.steps = removal(seen, true);
+        return plan;
+    }
+    if old != desired || seen.record.left_at.is_some() {
+        plan.steps.push(Step::Remember);
+    }
+    match seen.process {
+        Some(init) if desired.runs() => {
+            if seen.record.init != Some(init) {
+                plan.steps.push(Step::Adopt(init));
+            }
+            if seen.namespaces && is_complete(desired) && seen.record.attached != desired.ports {
+                plan.steps.push(Step::Ports);
+            }
+            plan
+        }
+        Some(_) => {
+            plan.steps.push(Step::Stop);
+            plan.steps.extend(release(seen));
+            plan
+        }
+        None => start(desired, seen, now, plan),
+    }
+}
+
+/// What is to be done for a container that the control plane does not list here any more: it stops at once, its
+/// layer is kept for a while.
+pub fn leave(seen: &Seen, now: Timestamp) -> Plan {
+    let gone = seen
+        .record
+        .left_at
+        .is_some_and(|since| now.duration_since(since) >= KEPT);
+    Plan {
+        steps: removal(seen, gone),
+        blocked: None,
+    }
+}
+
+fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan {
+    let record = &seen.record;
+    let (mut failures, mut ended_at) = (record.failures, record.ended_at);
+    if record.launched && !desired.runs() {
+        plan.steps.push(Step::Stop);
+    } else if record.launched {
+        let settled = record
+            .started_at
+            .is_some_and(|at| now.duration_since(at) >= SETTLED);
+        failures = if settled { 0 } else { failures + 1 };
+        ended_at = Some(now);
+        plan.steps.push(Step::NoteEnd { failures });
+    }
+    if !desired.runs() {
+        plan.steps.extend(release(seen));
+        return plan;
+    }
+    if ended_at.is_some() && !desired.restarts() {
+        plan.steps.extend(release(seen));
+        return plan.wait(
+            "Exited",
+            "its init ended and spec.restartPolicy is Never",
+            None,
+        );
+    }
+    let Some(image) = &desired.image else {
+        return plan.wait(
+            "ImagePending",
+            "placement has not resolved its image yet",
+            None,
+        );
+    };
+    match &seen.image {
+        ImageState::Present => {}
+        ImageState::Absent => {
+            plan.steps.push(Step::FetchImage);
+            return plan.wait(
+                "FetchingImage",
+                format!("fetches image {}", image.name),
+                None,
+            );
+        }
+        ImageState::Fetching(bytes) => {
+            return plan.wait(
+                "FetchingImage",
+                format!("fetches image {}: {} MiB so far", image.name, bytes >> 20),
+                None,
+            );
+        }
+        ImageState::Failed {
+            at,
+            reason,
+            message,
+        } => {
+            let again = *at + FETCH_AGAIN;
+            if now >= again {
+                plan.steps.push(Step::FetchImage);
+            }
+            return plan.wait(reason, message.clone(), Some(again.max(now)));
+        }
+    }
+    if !is_complete(desired) {
+        let (have, need) = (desired.ports.len(), desired.spec.networks.len());
+        return plan.wait(
+            "NetworkPending",
+            format!("{have} of {need} ports are here; the container controller makes them"),
+            None,
+        );
+    }
+    if let Some(until) = ended_at
+        .map(|at| at + delay(failures))
+        .filter(|until| *until > now)
+    {
+        return plan.wait("BackOff", format!("its init ended soon or did not start {failures} times in a row; starts again after a pause"), Some(until));
+    }
+    if record.ids.is_none() && !desired.spec.privileged {
+        plan.steps.push(Step::TakeIds);
+    }
+    if !seen.namespaces {
+        plan.steps.push(Step::Namespaces);
+    }
+    if !seen.root {
+        plan.steps.push(Step::Root);
+    }
+    if !seen.namespaces || record.attached != desired.ports {
+        plan.steps.push(Step::Ports);
+    }
+    plan.steps.push(Step::Start {
+        again: ended_at.is_some(),
+    });
+    plan
+}
+
+fn is_complete(desired: &Desired) -> bool {
+    desired.ports.len() == desired.spec.networks.len()
+}
+
+/// Gives back what only a running container needs; without its namespace nobody answers at its addresses.
+fn release(seen: &Seen) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !seen.record.attached.is_empty() {
+        steps.push(Step::DetachPorts);
+    }
+    if seen.root {
+        steps.push(Step::Unmount);
+    }
+    if seen.namespaces {
+        steps.push(Step::DropNamespaces);
+    }
+    steps
+}
+
+fn removal(seen: &Seen, forget: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if seen.process.is_some() || seen.record.launched {
+        steps.push(Step::Kill);
+    }
+    steps.extend(release(seen));
+    if forget && seen.anything {
+        steps.push(Step::Forget);
+    }
+    steps
+}

@@ -1,0 +1,299 @@
+//! This host as the containers' reconciler sees it: what is read and changed here.
+
+use super::idmap::{IdRange, lowest_free};
+use super::lxc::Lxc;
+use super::paths::Paths;
+use super::plan::{ImageState, Seen};
+use super::record::{self, Desired, Id, Init, Record};
+use super::{mount, plan};
+use crate::image::Images;
+use crate::ports::PortPlane;
+use crate::usage::cgroup::{self, Counters, Version};
+use skysail_reconcile::Error;
+use skysail_schemas::container::ContainerUsage;
+use skysail_schemas::quantity::{Bytes, Cpu};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The turn of one container: while it is held, nobody else acts on that container.
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// What the agent has and knows on this host.
+pub struct Site {
+    /// Where things are.
+    pub paths: Paths,
+    /// LXC.
+    pub lxc: Lxc,
+    /// The images.
+    pub images: Arc<Images>,
+    /// The switch.
+    pub plane: Arc<dyn PortPlane>,
+    /// How limits are written.
+    pub version: Version,
+    /// Containers that need a look: an init ended, a pause is over.
+    alarms: UnboundedSender<Id>,
+    known: Mutex<HashMap<Id, Known>>,
+    ids: Mutex<BTreeSet<u32>>,
+}
+
+#[derive(Default)]
+struct Known {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    record: Option<Record>,
+    watched: Option<Init>,
+    counted: Option<(Instant, Counters)>,
+}
+
+impl Site {
+    /// Reads what is on record; `alarms` gets the containers that need a look.
+    pub fn open(
+        paths: Paths,
+        images: Arc<Images>,
+        plane: Arc<dyn PortPlane>,
+        alarms: UnboundedSender<Id>,
+    ) -> Self {
+        let known: HashMap<Id, Known> = record::all(&paths.containers())
+            .into_iter()
+            .filter_map(|r| {
+                Some((
+                    r.id.clone()?,
+                    Known {
+                        record: Some(r),
+                        ..Known::default()
+                    },
+                ))
+            })
+            .collect();
+        let ids = known
+            .values()
+            .filter_map(|k| Some(k.record.as_ref()?.ids?.base))
+            .collect();
+        let lxc = Lxc::new(paths.clone());
+        Self {
+            paths,
+            lxc,
+            images,
+            plane,
+            version: Version::detect(),
+            alarms,
+            known: Mutex::new(known),
+            ids: Mutex::new(ids),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn of a container.
+    pub async fn turn(&self, id: &Id) -> Turn {
+        let turn = self.known().entry(id.clone()).or_default().turn.clone();
+        turn.lock_owned().await
+    }
+
+    /// Containers on record.
+    pub fn recorded(&self) -> Vec<Id> {
+        self.known()
+            .iter()
+            .filter(|(_, k)| k.record.is_some())
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// How many inits run, as far as is known.
+    pub fn running(&self) -> usize {
+        self.known()
+            .values()
+            .filter(|k| k.record.as_ref().is_some_and(|r| r.init.is_some()))
+            .count()
+    }
+
+    /// What is on record of a container.
+    pub fn record(&self, id: &Id) -> Record {
+        self.known()
+            .get(id)
+            .and_then(|k| k.record.clone())
+            .unwrap_or_default()
+    }
+
+    /// Puts on record.
+    pub fn save(&self, id: &Id, record: &Record) -> Result<(), Error> {
+        let record = Record {
+            id: Some(id.clone()),
+            ..record.clone()
+        };
+        record::write(&self.paths.container(id), &record)
+            .map_err(|e| disk_error(id, "its record could not be written", &e))?;
+        self.known().entry(id.clone()).or_default().record = Some(record);
+        Ok(())
+    }
+
+    /// Removes every file of a container and frees its ids.
+    pub fn forget(&self, id: &Id) -> Result<(), Error> {
+        let directory = self.paths.container(id);
+        match std::fs::remove_dir_all(&directory) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(disk_error(id, "its files could not be removed", &e));
+            }
+            _ => {}
+        }
+        let mut known = self.known();
+        if let Some(known) = known.get_mut(id) {
+            if let Some(range) = known.record.take().and_then(|r| r.ids) {
+                self.ids
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&range.base);
+            }
+            (known.watched, known.counted) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Ids that no other container here has.
+    pub fn take_ids(&self) -> Result<IdRange, Error> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let range =
+            lowest_free(ids.iter().map(|base| IdRange { base: *base })).ok_or_else(|| {
+                Error::Capacity("every range of user ids on this host is taken".into())
+            })?;
+        ids.insert(range.base);
+        Ok(range)
+    }
+
+    /// Reads the world for one container.
+    pub async fn see(&self, id: &Id, desired: &Desired) -> Result<Seen, Error> {
+        let record = self.record(id);
+        let unreadable = |what: &str, e: &std::io::Error| {
+            Error::Transient(format!("container {id}: {what} cannot be read: {e}"))
+        };
+        let process = match record.init.filter(Init::lives) {
+            Some(init) => Some(init),
+            None if record.launched => self
+                .lxc
+                .init(id)
+                .await
+                .map_err(|e| Error::Transient(e.to_string()))?,
+            None => None,
+        };
+        if let Some(init) = process {
+            self.watch(id, init);
+        }
+        let mounted =
+            |path: &std::path::Path| mount::is_mounted(path).map_err(|e| unreadable("a mount", &e));
+        let private = record.ids.is_some() || !desired.spec.privileged;
+        let (netns, userns) = (
+            mounted(&self.paths.netns(id))?,
+            mounted(&self.paths.userns(id))?,
+        );
+        let root = mounted(&self.paths.rootfs(id))?;
+        let image = desired
+            .image
+            .as_ref()
+            .map_or(ImageState::Absent, |i| self.images.state(&i.digest));
+        let anything =
+            self.paths.container(id).exists() || self.paths.mounts(id).exists() || netns || userns;
+        Ok(Seen {
+            record,
+            process,
+            image,
+            namespaces: netns && (userns || !private),
+            root,
+            anything,
+        })
+    }
+
+    /// Raises an alarm when `init` ends; once per process.
+    pub fn watch(&self, id: &Id, init: Init) {
+        let mut known = self.known();
+        let known = known.entry(id.clone()).or_default();
+        if known.watched.replace(init) == Some(init) {
+            return;
+        }
+        let (alarms, id) = (self.alarms.clone(), id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = ended(init).await {
+                tracing::warn!(container = %id, %error, "its init cannot be watched; the next resync looks at it");
+                return;
+            }
+            // Nobody listens only when the agent ends.
+            let _ = alarms.send(id);
+        });
+    }
+
+    /// Raises an alarm at a time.
+    pub fn look_again(&self, id: &Id, after: std::time::Duration) {
+        let (alarms, id) = (self.alarms.clone(), id.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = alarms.send(id);
+        });
+    }
+
+    /// Use since the last call, of a container whose init is `init`.
+    pub fn usage(&self, id: &Id, init: Init) -> Option<ContainerUsage> {
+        let counters = cgroup::read(self.version, init.pid)?;
+        let now = Instant::now();
+        let before = self
+            .known()
+            .entry(id.clone())
+            .or_default()
+            .counted
+            .replace((now, counters));
+        let (at, last) = before.filter(|(_, last)| last.cpu_ns <= counters.cpu_ns)?;
+        Some(ContainerUsage {
+            cpu: Cpu(cgroup::millicores(
+                last.cpu_ns,
+                counters.cpu_ns,
+                now.duration_since(at),
+            )),
+            memory: Bytes(counters.memory),
+            pids: counters.pids,
+        })
+    }
+}
+
+/// Waits for the end of a process.
+#[allow(unsafe_code)]
+async fn ended(init: Init) -> std::io::Result<()> {
+    let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
+        return Ok(());
+    };
+    let fd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        other => other?,
+    };
+    // Between reading its start time and opening it, its number may have passed to another process.
+    if !init.lives() {
+        return Ok(());
+    }
+    // SAFETY: the descriptor is owned by the `OwnedFd` that is handed over, so it stays open and the same for as long
+    // as it is registered. tokio offers no other way that is not deprecated.
+    let fd = unsafe {
+        tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE)
+    }?;
+    fd.readable().await.map(drop)
+}
+
+/// A failure of the disk, told by its cause.
+pub fn disk_error(id: &Id, what: &str, e: &std::io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::Refused {
+            reason: "DiskFull".into(),
+            message: format!("container {id}: {what}: this host's disk is full; free some"),
+        },
+        _ => Error::Transient(format!("container {id}: {what}: {e}")),
+    }
+}
+
+/// How long until `blocked` goes on by itself.
+pub fn pause(blocked: Option<&plan::Blocked>, now: jiff::Timestamp) -> Option<std::time::Duration> {
+    let left = blocked?.until?.duration_since(now);
+    Some(
+        std::time::Duration::try_from(left)
+            .unwrap_or_default()
+            .max(std::time::Duration::from_millis(20)),
+    )
+}

@@ -1,0 +1,270 @@
+//! Images on this host: content-addressed, one unpacked copy each, shared by every container.
+//!
+//! An archive streams from the API server through the digest into `tar`; nothing is
+//! used before the digest is right, and a directory gets its name only when it is
+//! complete. So a copy that exists is a good copy, and a killed agent leaves only
+//! `new-*` directories, which the next start removes.
+
+pub mod unpack;
+
+use crate::container::plan::ImageState;
+use futures::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use unpack::Unpack;
+
+/// Free space that a fetch must leave for the containers that run.
+const SPARE: u64 = 256 << 20;
+
+/// Why an image is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// CamelCase word for the condition.
+    pub reason: &'static str,
+    /// What happened and the way out.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The images of this host.
+pub struct Images {
+    root: PathBuf,
+    client: kube::Client,
+    fetches: Mutex<HashMap<String, Fetch>>,
+    changed: watch::Sender<u64>,
+}
+
+enum Fetch {
+    Running(Arc<AtomicU64>),
+    Failed(Timestamp, Refusal),
+}
+
+impl Images {
+    /// The images under `root`. Removes what a killed agent left half done.
+    pub fn open(root: PathBuf, client: kube::Client) -> std::io::Result<Arc<Self>> {
+        std::fs::create_dir_all(&root)?;
+        for entry in std::fs::read_dir(&root)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("new-") {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(Arc::new(Self {
+            root,
+            client,
+            fetches: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    fn fetches(&self) -> MutexGuard<'_, HashMap<String, Fetch>> {
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory(&self, digest: &str) -> PathBuf {
+        self.root.join(digest.replace(':', "-"))
+    }
+
+    /// Where the root file system of an image is, once it is present.
+    pub fn rootfs(&self, digest: &str) -> PathBuf {
+        self.directory(digest).join("rootfs")
+    }
+
+    /// Counts fetches that ended, well or not.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What is known of an image.
+    pub fn state(&self, digest: &str) -> ImageState {
+        match self.fetches().get(digest) {
+            Some(Fetch::Running(bytes)) => {
+                return ImageState::Fetching(bytes.load(Ordering::Relaxed));
+            }
+            Some(Fetch::Failed(at, refusal)) => {
+                return ImageState::Failed {
+                    at: *at,
+                    reason: refusal.reason.to_owned(),
+                    message: refusal.message.clone(),
+                };
+            }
+            None => {}
+        }
+        if self.directory(digest).is_dir() {
+            ImageState::Present
+        } else {
+            ImageState::Absent
+        }
+    }
+
+    /// Digests of the images that are here.
+    pub fn present(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(&self.root) else {
+            return vec![];
+        };
+        let mut all: Vec<String> = entries
+            .flatten()
+            .filter_map(|e| {
+                e.file_name()
+                    .to_str()?
+                    .strip_prefix("sha256-")
+                    .map(|hex| format!("sha256:{hex}"))
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// Begins to fetch an image; returns at once. Callers that want the same image share one fetch.
+    pub fn fetch(self: &Arc<Self>, name: &str, digest: &str) {
+        let bytes = Arc::new(AtomicU64::new(0));
+        match self.fetches().entry(digest.to_owned()) {
+            std::collections::hash_map::Entry::Occupied(e)
+                if matches!(e.get(), Fetch::Running(_)) =>
+            {
+                return;
+            }
+            std::collections::hash_map::Entry::Occupied(mut e) => {
+                e.insert(Fetch::Running(bytes.clone()));
+            }
+            std::collections::hash_map::Entry::Vacant(e) => {
+                e.insert(Fetch::Running(bytes.clone()));
+            }
+        }
+        let (this, name, digest) = (self.clone(), name.to_owned(), digest.to_owned());
+        tokio::spawn(async move {
+            let begun = std::time::Instant::now();
+            let result = this.fetch_now(&name, &digest, &bytes).await;
+            let size = bytes.load(Ordering::Relaxed);
+            match result {
+                Ok(()) => {
+                    tracing::info!(image = name, digest, size, took = ?begun.elapsed(), "image is here");
+                    this.fetches().remove(&digest);
+                }
+                Err(refusal) => {
+                    tracing::warn!(image = name, digest, size, error = %refusal, "image could not be fetched");
+                    this.fetches()
+                        .insert(digest, Fetch::Failed(Timestamp::now(), refusal));
+                }
+            }
+            this.changed.send_modify(|n| *n += 1);
+        });
+    }
+
+    async fn fetch_now(&self, name: &str, digest: &str, bytes: &AtomicU64) -> Result<(), Refusal> {
+        if self.directory(digest).is_dir() {
+            return Ok(());
+        }
+        let failed = |e: &dyn std::fmt::Display| {
+            Refusal::new(
+                "FetchFailed",
+                format!("image {name} could not be fetched from the API server: {e}"),
+            )
+        };
+        let path = format!(
+            "/apis/{}/{}/images/{name}/blob",
+            skysail_schemas::GROUP,
+            skysail_schemas::VERSION
+        );
+        let request = http::Request::get(path)
+            .body(kube::client::Body::empty())
+            .map_err(|e| failed(&e))?;
+        let response = self.client.send(request).await.map_err(|e| failed(&e))?;
+        if !response.status().is_success() {
+            return Err(failed(&format_args!(
+                "the server answered {}",
+                response.status()
+            )));
+        }
+        let size = response
+            .headers()
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
+        refuse_if_full(
+            name,
+            size.unwrap_or(0),
+            crate::usage::machine::disk(&self.root).1,
+        )?;
+        let mut stream = response
+            .into_body()
+            .into_data_stream()
+            .map_err(|e| failed(&e))
+            .boxed();
+        let mut unpack = Unpack::begin(&self.root, name).await?;
+        let mut hash = Sha256::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            hash.update(&chunk);
+            bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            unpack.write(&chunk).await?;
+        }
+        let got = format!(
+            "sha256:{}",
+            hash.finalize()
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<String>()
+        );
+        if got != digest {
+            let message = format!(
+                "image {name}: the archive's digest is {got}, not {digest} as placed; make the Image anew"
+            );
+            return Err(Refusal::new("DigestMismatch", message));
+        }
+        unpack.finish(&self.directory(digest)).await
+    }
+}
+
+/// Refuses before anything is written where the archive cannot fit.
+fn refuse_if_full(name: &str, size: u64, free: u64) -> Result<(), Refusal> {
+    if size.saturating_add(SPARE) <= free {
+        return Ok(());
+    }
+    let message = format!(
+        "image {name} needs {} MiB and {} MiB must stay free, but there are only {} MiB; free some disk on this host",
+        size >> 20,
+        SPARE >> 20,
+        free >> 20
+    );
+    Err(Refusal::new("DiskFull", message))
+}
+
+/// Removes `path` whole; fine if it is not there.
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "could not be removed; the next start of the agent tries again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_does_not_fit_is_refused_before_a_byte_is_written() {
+        assert_eq!(refuse_if_full("debian", 100 << 20, 1 << 30), Ok(()));
+        let refusal = refuse_if_full("debian", 900 << 20, 1 << 30).unwrap_err();
+        assert_eq!(refusal.reason, "DiskFull");
+        assert!(
+            refusal.message.contains("debian") && refusal.message.contains("free some disk"),
+            "{refusal}"
+        );
+    }
+}
