@@ -21,6 +21,11 @@
 //! impossible, also under concurrency and crashes. Kubernetes' `IPAddress` works
 //! the same way.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "kube's `printcolumn` repeats words from one column to the next"
+)]
+
 pub mod cloud;
 pub mod condition;
 pub mod container;
