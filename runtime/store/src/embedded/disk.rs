@@ -20,15 +20,15 @@ use super::state::{Logged, State};
 use crate::{Entry, Error, Revision};
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS history (
+    CREATE TABLE history (
         revision INTEGER PRIMARY KEY,
         key TEXT NOT NULL,
         value BLOB,
         created INTEGER NOT NULL,
         previous INTEGER NOT NULL
     );
-    CREATE TABLE IF NOT EXISTS floor (revision INTEGER NOT NULL);
-    INSERT INTO floor SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM floor);
+    CREATE TABLE floor (revision INTEGER NOT NULL);
+    INSERT INTO floor VALUES (0);
 ";
 /// `PRAGMA user_version` of this layout.
 const LAYOUT: i64 = 1;
@@ -68,10 +68,11 @@ impl Disk {
                 path.display()
             )));
         }
-        connection.execute_batch(SCHEMA).map_err(fail)?;
-        connection
-            .pragma_update(None, "user_version", LAYOUT)
-            .map_err(fail)?;
+        // Nothing is written to a file that has its layout: it opens on a full disk too.
+        if layout < LAYOUT {
+            let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {LAYOUT}; COMMIT;");
+            connection.execute_batch(&create).map_err(fail)?;
+        }
         let (floor, state) = load(&connection, history).map_err(fail)?;
         let mut disk = Self {
             connection,
