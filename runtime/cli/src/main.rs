@@ -1,7 +1,10 @@
 //! The `skysail` command: one binary for the whole system on a machine (`up`), its
 //! parts (`server`, `agent`) and the client verbs.
 
+mod connect;
+mod manifest;
 mod system;
+mod verbs;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -9,6 +12,9 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "skysail", version, about = "System containers on the VMs of several clouds, from manifests", arg_required_else_help = true)]
 struct Arguments {
+    /// Kubeconfig of the server to speak to, else what KUBECONFIG names, else ./kubeconfig, which `up` writes
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<std::path::PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -19,16 +25,23 @@ enum Verb {
     Up(system::up::Up),
     /// Remove every trace of it
     Down(system::down::Down),
+    /// Make the server's objects what manifests say
+    Apply(verbs::apply::Apply),
     /// Run the API server and the controllers
     Server(system::server::Server),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.verb {
-        Verb::Up(args) => system::up::run(args).await,
-        Verb::Down(args) => system::down::run(args).await,
+    let Arguments { kubeconfig, verb } = Arguments::parse();
+    let written = || kubeconfig.clone().unwrap_or_else(|| "kubeconfig".into());
+    let result = match verb {
+        Verb::Up(args) => system::up::run(args, written()).await,
+        Verb::Down(args) => system::down::run(args, written()).await,
+        Verb::Apply(args) => match connect::client(kubeconfig.as_deref()).await {
+            Ok((client, namespace)) => verbs::apply::run(&client, &namespace, args).await,
+            Err(e) => Err(e),
+        },
         Verb::Server(args) => {
             log();
             system::server::run(args).await

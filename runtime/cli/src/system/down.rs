@@ -13,16 +13,13 @@ use std::time::{Duration, Instant};
 pub struct Down {
     #[command(flatten)]
     site: Site,
-    /// The kubeconfig that `up` wrote
-    #[arg(long, default_value = "kubeconfig", value_name = "FILE")]
-    kubeconfig: PathBuf,
 }
 
 /// Ends the server, removes its machines, its network and its data. Safe to call again, and after any crash.
 ///
 /// # Errors
 /// When something stays; what, and why.
-pub async fn run(mut args: Down) -> Result<()> {
+pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
     need_root("down")?;
     args.site = args.site.absolute()?;
     let journal = Journal::start();
@@ -35,8 +32,8 @@ pub async fn run(mut args: Down) -> Result<()> {
     if args.site.data_dir.exists() {
         std::fs::remove_dir_all(&args.site.data_dir).with_context(|| format!("removing {}", args.site.data_dir.display()))?;
     }
-    match std::fs::remove_file(&args.kubeconfig) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("removing {}", args.kubeconfig.display())),
+    match std::fs::remove_file(&kubeconfig) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("removing {}", kubeconfig.display())),
         _ => {}
     }
     journal.say(format!("{} removed; built root filesystems stay in {}", args.site.data_dir.display(), args.site.cache_dir.display()));

@@ -20,9 +20,6 @@ pub struct Up {
     /// Manifests to apply: a file or a folder; may be repeated
     #[arg(short, long = "filename", value_name = "PATH")]
     filename: Vec<PathBuf>,
-    /// Where to write the kubeconfig
-    #[arg(long, default_value = "kubeconfig", value_name = "FILE")]
-    kubeconfig: PathBuf,
     /// TCP port of the API server
     #[arg(long, default_value_t = 6443)]
     port: u16,
@@ -57,7 +54,7 @@ fn block(instance: &str) -> Ipv4Net {
 ///
 /// # Errors
 /// When a step fails; the system stays as it is, so that it can be looked at or tried again.
-pub async fn run(mut args: Up) -> Result<()> {
+pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
     need_root("up")?;
     let journal = Journal::start();
     args.site = args.site.absolute()?;
@@ -68,10 +65,10 @@ pub async fn run(mut args: Up) -> Result<()> {
     // The hosts' root filesystem takes longest: begin it before anything asks for it.
     let cache = args.site.cache_dir.clone();
     let root = tokio::spawn(async move { sandbox::root::ensure(&cache, |line| eprintln!("          {line}")).await });
-    start_server(&args, advertised, &journal).await?;
-    let client = client(&args.kubeconfig).await?;
+    start_server(&args, &kubeconfig, advertised, &journal).await?;
+    let client = client(&kubeconfig).await?;
     if !args.filename.is_empty() {
-        let applied = 0;
+        let applied = crate::verbs::apply::files(&client, &args.filename).await?;
         journal.say(format!("{applied} objects applied"));
         root.await?.context("building the hosts' root filesystem")?;
         until_ready(&client, &journal, args.timeout).await?;
@@ -84,13 +81,13 @@ pub async fn run(mut args: Up) -> Result<()> {
         bail!("prove");
     }
     journal.say("up");
-    let shown = args.kubeconfig.display();
+    let shown = kubeconfig.display();
     println!("\nIt stays up. Next:\n  export KUBECONFIG={shown}\n  kubectl get containers -A -o wide\n  skysail exec -n acme web-0 -- ping -c 1 db");
     Ok(())
 }
 
 /// Starts the server as a process of its own, unless it runs, and waits until it answers.
-async fn start_server(args: &Up, advertised: IpAddr, journal: &Journal) -> Result<()> {
+async fn start_server(args: &Up, kubeconfig: &Path, advertised: IpAddr, journal: &Journal) -> Result<()> {
     let mut started = None;
     if let Some(pid) = args.site.running() {
         journal.say(format!("server {pid} is up already"));
@@ -111,7 +108,7 @@ async fn start_server(args: &Up, advertised: IpAddr, journal: &Journal) -> Resul
         journal.say(format!("server {} started; its log is {}", child.id(), args.site.log_file().display()));
         started = Some(child);
     }
-    wait_for_server(args, started, journal).await
+    wait_for_server(args, kubeconfig, started, journal).await
 }
 
 fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {
@@ -121,7 +118,7 @@ fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {
     all
 }
 
-async fn wait_for_server(args: &Up, mut started: Option<Child>, journal: &Journal) -> Result<()> {
+async fn wait_for_server(args: &Up, kubeconfig: &Path, mut started: Option<Child>, journal: &Journal) -> Result<()> {
     let (begun, written) = (Instant::now(), args.site.data_dir.join("admin.kubeconfig"));
     loop {
         // A process that was just started may not have its command line yet: ask the child itself.
@@ -135,8 +132,8 @@ async fn wait_for_server(args: &Up, mut started: Option<Child>, journal: &Journa
             bail!("the server ended; the end of its log:\n  {}", end.into_iter().rev().collect::<Vec<_>>().join("\n  "));
         }
         if written.exists() && ready(&written).await {
-            std::fs::copy(&written, &args.kubeconfig).with_context(|| format!("writing {}", args.kubeconfig.display()))?;
-            journal.say(format!("API server answers on port {}; kubeconfig is {}", args.port, args.kubeconfig.display()));
+            std::fs::copy(&written, kubeconfig).with_context(|| format!("writing {}", kubeconfig.display()))?;
+            journal.say(format!("API server answers on port {}; kubeconfig is {}", args.port, kubeconfig.display()));
             return Ok(());
         }
         if begun.elapsed() > Duration::from_secs(30) {

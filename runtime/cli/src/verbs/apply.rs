@@ -1,0 +1,218 @@
+//! `skysail apply`: make the server's objects what the manifests say.
+//!
+//! Three-way like kubectl: fields that the last apply set and this one does not are
+//! removed, fields that others set stay. The last apply is kept in kubectl's own
+//! annotation, so the two can take turns on an object.
+
+use crate::manifest::{self, Document};
+use anyhow::{Context, Result, anyhow};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::discovery::{Discovery, Scope};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Where kubectl keeps what was last applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const MANAGER: &str = "skysail";
+
+/// Flags of `apply`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept")]
+pub struct Apply {
+    /// Manifests: a file, a folder, or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    filename: Vec<PathBuf>,
+    /// Namespace of objects that name none
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Let the server check everything and keep nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When a manifest or an object is refused.
+pub async fn run(client: &kube::Client, default: &str, args: Apply) -> Result<()> {
+    let namespace = args.namespace.as_deref().unwrap_or(default);
+    let documents = manifest::read(&args.filename)?;
+    let plan = resolve(client, documents, namespace).await?;
+    for target in &plan {
+        let done = apply(client, target, args.dry_run).await?;
+        println!("{target} {}{}", done.word(), if args.dry_run { " (dry run)" } else { "" });
+    }
+    Ok(())
+}
+
+/// Applies every object of `paths` and says how many there are.
+///
+/// # Errors
+/// When a manifest or an object is refused; those before it stay applied.
+pub async fn files(client: &kube::Client, paths: &[PathBuf]) -> Result<usize> {
+    let plan = resolve(client, manifest::read(paths)?, "default").await?;
+    for target in &plan {
+        apply(client, target, false).await?;
+    }
+    Ok(plan.len())
+}
+
+/// What an apply did.
+enum Done {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+impl Done {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// An object and where it goes.
+struct Target {
+    document: Document,
+    resource: ApiResource,
+    namespace: Option<String>,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.resource.plural, self.document.name())?;
+        self.namespace.iter().try_for_each(|n| write!(f, " -n {n}"))
+    }
+}
+
+impl Target {
+    fn api(&self, client: &kube::Client) -> Api<DynamicObject> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
+            None => Api::all_with(client.clone(), &self.resource),
+        }
+    }
+}
+
+/// Finds the resource of every document before anything is sent; namespaces come first.
+async fn resolve(client: &kube::Client, documents: Vec<Document>, namespace: &str) -> Result<Vec<Target>> {
+    let discovery = Discovery::new(client.clone()).run().await.context("asking the server which kinds it has")?;
+    let mut targets = vec![];
+    for document in documents {
+        let (group, version) = document.api_version().rsplit_once('/').unwrap_or(("", document.api_version()));
+        let gvk = GroupVersionKind::gvk(group, version, document.kind());
+        let (resource, capabilities) = discovery
+            .resolve_gvk(&gvk)
+            .ok_or_else(|| anyhow!("{document}: kind: the server has no {} of {}; `skysail api-resources` lists what it has", document.kind(), document.api_version()))?;
+        let place = match capabilities.scope {
+            Scope::Namespaced => Some(document.namespace().unwrap_or(namespace).to_owned()),
+            Scope::Cluster => None,
+        };
+        targets.push(Target { document, resource, namespace: place });
+    }
+    targets.sort_by_key(|t| t.document.kind() != "Namespace");
+    Ok(targets)
+}
+
+/// The object with its own text as annotation.
+fn annotated(object: &Value) -> Result<Value> {
+    let mut bare = object.clone();
+    if let Some(annotations) = bare.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    let text = serde_json::to_string(&bare)?;
+    let metadata = bare.get_mut("metadata").and_then(Value::as_object_mut).context("metadata: must be a map")?;
+    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+    annotations.as_object_mut().context("metadata.annotations: must be a map")?.insert(LAST_APPLIED.into(), text.into());
+    Ok(bare)
+}
+
+async fn apply(client: &kube::Client, target: &Target, dry_run: bool) -> Result<Done> {
+    let api = target.api(client);
+    let wanted = annotated(&target.document.object).with_context(|| target.document.to_string())?;
+    let name = target.document.name();
+    let refused = |e: kube::Error| explain(e, target);
+    let Some(live) = api.get_opt(name).await.map_err(refused)? else {
+        let object: DynamicObject = serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
+        let params = PostParams { dry_run, field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        // kube's create cannot ask for strict validation, so the request is made here.
+        let url = <DynamicObject as kube::Resource>::url_path(&target.resource, target.namespace.as_deref());
+        let request = kube::core::Request::new(&url);
+        let mut request = request.create(&params, serde_json::to_vec(&object)?)?;
+        let uri = format!("{}&fieldValidation=Strict", request.uri());
+        *request.uri_mut() = uri.parse()?;
+        client.request::<Value>(request).await.map_err(refused)?;
+        return Ok(Done::Created);
+    };
+    let live = serde_json::to_value(live)?;
+    let last = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str);
+    let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
+    let Some(patch) = three_way(&last, &wanted, &live) else {
+        return Ok(Done::Unchanged);
+    };
+    let params = PatchParams { dry_run, field_manager: Some(MANAGER.into()), field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::Merge(patch)).await.map_err(refused)?;
+    Ok(Done::Configured)
+}
+
+/// The merge patch (RFC 7386) that sets what `wanted` has and removes what `last` had and `wanted` has not; `None` if `live` is so already.
+fn three_way(last: &Value, wanted: &Value, live: &Value) -> Option<Value> {
+    let empty = Map::new();
+    let (last, live_map) = (last.as_object().unwrap_or(&empty), live.as_object().unwrap_or(&empty));
+    let wanted = wanted.as_object()?;
+    let mut patch = Map::new();
+    for (key, value) in wanted {
+        match (value, live_map.get(key)) {
+            (_, Some(same)) if same == value => {}
+            (Value::Object(_), Some(there @ Value::Object(_))) => {
+                if let Some(inner) = three_way(last.get(key).unwrap_or(&Value::Null), value, there) {
+                    patch.insert(key.clone(), inner);
+                }
+            }
+            _ => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in last.keys().filter(|k| !wanted.contains_key(*k) && live_map.contains_key(*k)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// The server's refusal with its fields as bullets.
+fn explain(error: kube::Error, target: &Target) -> anyhow::Error {
+    let place = &target.document;
+    match error {
+        kube::Error::Api(status) => {
+            let causes: Vec<String> =
+                status.details.iter().flat_map(|d| &d.causes).map(|c| format!("\n  * {}: {}", c.field, c.message)).collect();
+            if causes.is_empty() { anyhow!("{place}: {target}: {}", status.message) } else { anyhow!("{place}: {target} is refused:{}", causes.concat()) }
+        }
+        other => anyhow!(other).context(format!("{place}: {target}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_applied_before_and_is_not_any_more_is_removed() {
+        let last = json!({ "spec": { "a": 1, "b": 2 } });
+        let wanted = json!({ "spec": { "a": 1 } });
+        let live = json!({ "spec": { "a": 1, "b": 2, "c": 3 } });
+        assert_eq!(three_way(&last, &wanted, &live), Some(json!({ "spec": { "b": null } })));
+    }
+
+    #[test]
+    fn what_others_set_stays_and_an_equal_object_needs_no_patch() {
+        let wanted = json!({ "spec": { "a": [1] } });
+        assert_eq!(three_way(&wanted, &wanted, &json!({ "spec": { "a": [1], "z": 0 }, "status": {} })), None);
+        assert_eq!(three_way(&wanted, &wanted, &json!({ "spec": { "a": [2] } })), Some(wanted));
+    }
+}

@@ -1,0 +1,3 @@
+//! The client verbs, one file each.
+
+pub mod apply;
