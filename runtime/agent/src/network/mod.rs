@@ -6,14 +6,31 @@
 //! nftables table `skysail`. Nothing else is touched; the host's uplink stays in the kernel,
 //! so that management does not depend on the switch.
 
+mod dns;
 mod error;
+mod flow;
+mod links;
+mod netns;
+mod plan;
+mod plane;
+mod record;
+mod registers;
+mod service;
+mod switch;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 pub use error::{Error, Result};
 
 use crate::ports::{PortError, PortPlane};
+use plane::{Plane, Request};
 use skysail_schemas::PortSpec;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use switch::Datapath;
+use tokio::sync::{mpsc, oneshot};
 
 /// What the plane must know of the host it is on.
 #[derive(Debug, Clone)]
@@ -34,25 +51,62 @@ pub struct Settings {
     pub data_dir: PathBuf,
 }
 
-/// The host's network. Cheap to clone; it lives until the last clone is dropped.
+/// The host's network. Cheap to clone; it follows and repairs until the last clone is dropped.
 #[derive(Clone)]
-pub struct NetworkPlane;
+pub struct NetworkPlane {
+    requests: mpsc::Sender<Request>,
+    datapath: Datapath,
+}
 
 impl NetworkPlane {
-    /// Makes sure that the switch runs, adopts what exists and starts to follow Ports.
-    pub async fn start(_settings: Settings, _client: kube::Client) -> Result<Self> {
-        Ok(Self)
+    /// Makes sure that the switch runs, adopts what exists and starts to follow Ports. Works without the API server.
+    ///
+    /// # Errors
+    /// If Open vSwitch is not installed or does not start.
+    pub async fn start(settings: Settings, client: kube::Client) -> Result<Self> {
+        let datapath = Datapath::detect().await;
+        let plane = Plane::prepare(settings, client, datapath).await?;
+        let (requests, received) = mpsc::channel(64);
+        tokio::spawn(plane.run(received));
+        Ok(Self { requests, datapath })
     }
 
     /// Gives a container its interfaces in the network namespace mounted at `netns`.
     /// Idempotent; returns when the flows are programmed.
-    pub async fn attach(&self, _netns: &Path, _ports: &[PortSpec]) -> Result<()> {
-        Err(Error::Stopped)
+    ///
+    /// # Errors
+    /// If the namespace is not there or the switch does not take the ports; ask again.
+    pub async fn attach(&self, netns: &Path, ports: &[PortSpec]) -> Result<()> {
+        self.ask(|reply| Request::Attach {
+            netns: netns.to_owned(),
+            ports: ports.to_vec(),
+            reply,
+        })
+        .await
     }
 
     /// Takes interfaces away. Succeeds if there are none.
-    pub async fn detach(&self, _ports: &[PortSpec]) -> Result<()> {
-        Ok(())
+    ///
+    /// # Errors
+    /// If the switch does not answer; they go as soon as it does.
+    pub async fn detach(&self, ports: &[PortSpec]) -> Result<()> {
+        self.ask(|reply| Request::Detach {
+            ports: ports.to_vec(),
+            reply,
+        })
+        .await
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<()>>) -> Request,
+    ) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
     }
 }
 
@@ -68,5 +122,9 @@ impl PortPlane for NetworkPlane {
         NetworkPlane::detach(self, ports)
             .await
             .map_err(|e| PortError(e.to_string()))
+    }
+
+    fn datapath(&self) -> Option<String> {
+        Some(self.datapath.name().to_owned())
     }
 }
