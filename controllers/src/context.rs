@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::runtime::watcher::Config;
+use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Network, Port, Segment,
@@ -15,6 +16,8 @@ pub struct Settings {
     /// Elect a leader per controller, under this name, which no other process may
     /// use; `None` where this is the only process over its store.
     pub identity: Option<String>,
+    /// What this machine lends to cloud drivers; also where images are kept.
+    pub site: Site,
 }
 
 /// The API, one watch per kind, and the settings.

@@ -13,6 +13,7 @@ mod condition;
 pub mod container;
 pub mod container_set;
 pub mod context;
+pub mod host;
 pub mod network;
 mod owner;
 pub mod placement;
@@ -33,6 +34,10 @@ pub struct Controller {
 
 /// Every controller.
 pub const ALL: &[Controller] = &[
+    Controller {
+        name: "host",
+        run: |c, stop| Box::pin(host::run(c, stop)),
+    },
     Controller {
         name: "network",
         run: |c, stop| Box::pin(network::run(c, stop)),

@@ -1,8 +1,9 @@
 //! From a Cloud object to its driver: the one place that lists the drivers.
 
 use crate::{Driver, Error, Result, sandbox, ssh};
+use ipnet::Ipv4Net;
 use skysail_schemas::{cloud, host};
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 /// What this machine lends to drivers.
 #[derive(Debug, Clone)]
@@ -11,6 +12,19 @@ pub struct Site {
     pub data_dir: PathBuf,
     /// The sandbox fabric of this installation.
     pub fabric: sandbox::Settings,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        let data_dir = PathBuf::from("/var/lib/skysail");
+        let fabric = sandbox::Settings {
+            instance: "sky".into(),
+            block: Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16),
+            state_dir: data_dir.join("sandbox"),
+            cache_dir: "/var/cache/skysail".into(),
+        };
+        Self { data_dir, fabric }
+    }
 }
 
 /// The driver of the Cloud `name`.

@@ -95,8 +95,9 @@ fn start_controllers(args: &Server, api: &ApiServer, stop: skysail_reconcile::Ca
 }
 
 fn settings(args: &Server) -> skysail_controllers::Settings {
-    let _ = args;
-    skysail_controllers::Settings::default()
+    let fabric = super::up::fabric(&args.site);
+    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric };
+    skysail_controllers::Settings { identity: None, site }
 }
 
 fn hostname() -> String {

@@ -22,7 +22,8 @@ use tokio::{
 
 const LAUNCH: &str = include_str!("launch.sh");
 const ENTER: &str = include_str!("enter.sh");
-const INIT: &str = include_str!("init.sh");
+/// Process 1 of a sandbox host; on other machines without systemd, the plain supervisor.
+pub const INIT: &str = include_str!("init.sh");
 const SSHD: &str = "#!/bin/sh\nmkdir -p /run/sshd\nexec /usr/sbin/sshd -D -e -o PasswordAuthentication=no -o UseDNS=no\n";
 const RESOLV: &str = "# No resolver: a sandbox host has no way to the internet.\n";
 /// How long the kernel may take to set a host's namespaces up.

@@ -17,6 +17,7 @@ mod namespace;
 mod records;
 pub mod root;
 
+pub use boot::INIT;
 pub use fabric::{Fabric, Settings};
 
 use crate::{Driver, Error, Machine, Offer, Order, Result, SshTarget, State};

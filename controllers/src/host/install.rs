@@ -1,0 +1,152 @@
+//! The steps of bootstrap on a machine: each may be repeated, and each leaves
+//! either the old or the new, whenever it is interrupted.
+
+use super::ssh::{Remote, Trouble};
+use std::time::Duration;
+
+const SHORT: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(600);
+
+const OVSDB: &str = "#!/bin/sh
+mkdir -p /run/openvswitch /etc/openvswitch /var/log/openvswitch
+rm -f /run/openvswitch/ovsdb-server.pid
+[ -s /etc/openvswitch/conf.db ] || ovsdb-tool create /etc/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema
+exec ovsdb-server /etc/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --no-chdir -vconsole:warn
+";
+const VSWITCHD: &str = "#!/bin/sh
+[ -S /run/openvswitch/db.sock ] && ovs-vsctl --timeout=5 --no-wait init || exit 1
+rm -f /run/openvswitch/ovs-vswitchd.pid
+exec ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --no-chdir -vconsole:warn
+";
+
+/// The agent's command line.
+fn agent(host: &str) -> String {
+    format!(
+        "/usr/local/bin/skysail agent --host {host} --kubeconfig /etc/skysail/agent.kubeconfig --data-dir /var/lib/skysail"
+    )
+}
+
+/// Installs packages with apt.
+pub async fn packages(remote: &Remote, names: &[String]) -> Result<(), Trouble> {
+    let script = format!(
+        "export DEBIAN_FRONTEND=noninteractive\n\
+         install='apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=120 {}'\n\
+         $install >/dev/null 2>&1 || {{ apt-get update -q >/dev/null; $install >/dev/null; }}",
+        names.join(" ")
+    );
+    remote
+        .work(&script, tokio::io::empty(), LONG)
+        .await
+        .map(drop)
+}
+
+/// Copies the program that runs here, so that all speak the same version.
+pub async fn binary(remote: &Remote, hash: &str) -> Result<(), Trouble> {
+    let file = tokio::fs::File::open("/proc/self/exe")
+        .await
+        .map_err(|e| Trouble::Failed(format!("/proc/self/exe: {e}")))?;
+    let script = format!(
+        "t=$(mktemp /usr/local/bin/.skysail.XXXXXX); trap 'rm -f $t' EXIT\n\
+         cat >$t; echo '{hash}  '$t | sha256sum -c --quiet\n\
+         chmod 755 $t; mv -f $t /usr/local/bin/skysail; rm -f /usr/local/bin/.skysail.*"
+    );
+    remote.work(&script, file, LONG).await.map(drop)
+}
+
+/// Puts the agent's credential in its place.
+pub async fn credential(remote: &Remote, kubeconfig: &str) -> Result<(), Trouble> {
+    let script = "umask 077; mkdir -p /etc/skysail; cat >/etc/skysail/.agent.kubeconfig\n\
+                  mv -f /etc/skysail/.agent.kubeconfig /etc/skysail/agent.kubeconfig";
+    remote
+        .work(script, kubeconfig.as_bytes(), SHORT)
+        .await
+        .map(drop)
+}
+
+/// Starts the agent and the switch, or starts the agent again where it ran.
+pub async fn start(remote: &Remote, host: &str, systemd: bool) -> Result<(), Trouble> {
+    let script = if systemd {
+        systemd_script(host)
+    } else {
+        supervisor_script(host)
+    };
+    remote
+        .work(&script, tokio::io::empty(), SHORT)
+        .await
+        .map(drop)
+}
+
+/// Takes the agent off a machine that stays; packages and container data remain.
+pub async fn remove(remote: &Remote) -> Result<(), Trouble> {
+    let script = "if [ -d /run/systemd/system ]; then systemctl disable --now skysail-agent.service 2>/dev/null || true; fi
+rm -f /etc/systemd/system/skysail-agent.service /etc/skysail/services.d/skysail-agent /etc/skysail/agent.kubeconfig
+if pgrep -x skysail-superv >/dev/null; then pkill -x skysail-superv; fi
+pid=$(cat /run/skysail/agent.pid 2>/dev/null || true)
+if [ -n \"$pid\" ] && [ \"$(readlink /proc/$pid/exe 2>/dev/null | cut -d' ' -f1)\" = /usr/local/bin/skysail ]; then kill $pid; fi
+rm -f /usr/local/bin/skysail /usr/local/sbin/skysail-superv /run/skysail/agent.pid";
+    remote
+        .work(script, tokio::io::empty(), SHORT)
+        .await
+        .map(drop)
+}
+
+fn systemd_script(host: &str) -> String {
+    format!(
+        "cat >/etc/systemd/system/skysail-agent.service <<'END'
+[Unit]
+Description=Skysail agent
+After=network-online.target openvswitch-switch.service
+Wants=network-online.target openvswitch-switch.service
+[Service]
+ExecStart={}
+Restart=always
+RestartSec=1
+KillMode=process
+Delegate=yes
+LimitNOFILE=infinity
+StandardOutput=append:/var/log/skysail/skysail-agent.log
+StandardError=inherit
+[Install]
+WantedBy=multi-user.target
+END
+mkdir -p /var/log/skysail /var/lib/skysail
+systemctl daemon-reload
+systemctl enable --quiet skysail-agent.service
+systemctl restart skysail-agent.service
+",
+        agent(host)
+    )
+}
+
+fn supervisor_script(host: &str) -> String {
+    let place = |name: &str, text: &str| {
+        format!(
+            "cat >/etc/skysail/.{name} <<'END'\n{text}END\nchmod 755 /etc/skysail/.{name}; mv -f /etc/skysail/.{name} /etc/skysail/services.d/{name}\n"
+        )
+    };
+    let agent = format!(
+        "#!/bin/sh\nmkdir -p /run/skysail\necho $$ >/run/skysail/agent.pid\nexec {}\n",
+        agent(host)
+    );
+    format!(
+        "mkdir -p /etc/skysail/services.d /var/log/skysail /var/lib/skysail\n{}{}{}{}",
+        place("ovsdb-server", OVSDB),
+        place("ovs-vswitchd", VSWITCHD),
+        place("skysail-agent", &agent),
+        SUPERVISE,
+    ) + &format!(
+        "if [ -n \"$own\" ]; then cat >/usr/local/sbin/skysail-superv <<'SUPERVISOR'\n{}SUPERVISOR\n",
+        skysail_clouds::sandbox::INIT
+    ) + "chmod 755 /usr/local/sbin/skysail-superv\n\
+           setsid /usr/local/sbin/skysail-superv >/dev/null 2>&1 </dev/null &\nfi\n"
+}
+
+/// Ends a running agent, whose supervisor starts it again, and wakes the supervisor.
+/// Leaves `own` set where the machine has no supervisor yet.
+const SUPERVISE: &str = "own=
+pid=$(cat /run/skysail/agent.pid 2>/dev/null || true)
+if [ -n \"$pid\" ] && [ \"$(readlink /proc/$pid/exe 2>/dev/null | cut -d' ' -f1)\" = /usr/local/bin/skysail ]; then kill $pid; fi
+if pgrep -x skysail-init >/dev/null; then pkill -HUP -x skysail-init
+elif pgrep -x skysail-superv >/dev/null; then pkill -HUP -x skysail-superv
+else own=yes; fi
+";
