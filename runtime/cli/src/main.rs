@@ -27,6 +27,8 @@ enum Verb {
     Down(system::down::Down),
     /// Make the server's objects what manifests say
     Apply(verbs::apply::Apply),
+    /// Run the agent of a host
+    Agent(system::agent::Agent),
     /// Run the API server and the controllers
     Server(system::server::Server),
 }
@@ -42,6 +44,10 @@ async fn main() -> ExitCode {
             Ok((client, namespace)) => verbs::apply::run(&client, &namespace, args).await,
             Err(e) => Err(e),
         },
+        Verb::Agent(args) => {
+            log();
+            system::agent::run(args, &written()).await
+        }
         Verb::Server(args) => {
             log();
             system::server::run(args).await

@@ -1,5 +1,6 @@
 //! The whole system on one machine: what `up`, `down` and `server` do.
 
+pub mod agent;
 pub mod down;
 // pub mod prove;
 pub mod server;
