@@ -1,5 +1,6 @@
 //! What the server does by itself: garbage, namespaces, old Events, old history.
 
+use crate::cache::{Change, Object, PREFIX};
 use crate::collector;
 use crate::delete::{DeleteOptions, delete};
 use crate::namespaces;
@@ -19,9 +20,8 @@ const HISTORY: Duration = Duration::from_secs(300);
 
 /// Starts all tasks; they end with the server.
 pub(crate) fn start(server: &Arc<Inner>) {
-    for task in [collecting as fn(Arc<Inner>) -> _, sweeping] {
-        spawn(server, task(server.clone()));
-    }
+    spawn(server, collecting(server.clone()));
+    spawn(server, sweeping(server.clone()));
     spawn(server, Box::pin(expiring(server.clone())));
     spawn(server, Box::pin(compacting(server.clone())));
 }
@@ -40,30 +40,62 @@ fn spawn(server: &Arc<Inner>, task: Task) {
 
 fn collecting(server: Arc<Inner>) -> Task {
     Box::pin(async move {
-        let mut seen = server.cache.subscribe();
         loop {
-            seen.borrow_and_update();
+            let seen = server.cache.revision();
             let again = collector::collect(&server).await;
-            wait(&mut seen, if again { RETRY } else { RESYNC }).await;
+            wait(&server, seen, again, |c| goes(c) || owned(c)).await;
         }
     })
 }
 
 fn sweeping(server: Arc<Inner>) -> Task {
     Box::pin(async move {
-        let mut seen = server.cache.subscribe();
         loop {
-            seen.borrow_and_update();
+            let seen = server.cache.revision();
             let again = namespaces::sweep(&server).await;
-            wait(&mut seen, if again { RETRY } else { RESYNC }).await;
+            wait(&server, seen, again, goes).await;
         }
     })
 }
 
-/// Until something changes, at most `most`; then a moment more, since changes come in bursts.
-async fn wait(seen: &mut tokio::sync::watch::Receiver<u64>, most: Duration) {
-    if let Ok(Ok(())) = tokio::time::timeout(most, seen.changed()).await {
-        tokio::time::sleep(GATHER).await;
+/// Something is deleted, or begins to be.
+fn goes(change: &Change) -> bool {
+    change
+        .new
+        .as_ref()
+        .is_none_or(|o| o.value["metadata"].get("deletionTimestamp").is_some())
+}
+
+/// Something has an owner since now.
+fn owned(change: &Change) -> bool {
+    let owners = |o: &Option<Arc<Object>>| {
+        o.as_ref()
+            .and_then(|o| o.value["metadata"].get("ownerReferences").cloned())
+    };
+    let new = owners(&change.new);
+    new.is_some() && new != owners(&change.old)
+}
+
+/// Until something that matters changes after revision `seen`, or it is time to look at everything again.
+async fn wait(server: &Inner, mut seen: u64, again: bool, matters: impl Fn(&Change) -> bool) {
+    let mut revisions = server.cache.subscribe();
+    let until = tokio::time::Instant::now() + if again { RETRY } else { RESYNC };
+    loop {
+        let gone = revisions.wait_for(|r| *r > seen);
+        match tokio::time::timeout_at(until, gone).await {
+            Ok(Ok(_)) => {}
+            // The time is over, or the cache is gone and so is the server.
+            Ok(Err(_)) | Err(_) => return,
+        }
+        let Ok((changes, upto)) = server.cache.changes(PREFIX, seen, usize::MAX) else {
+            return;
+        };
+        seen = upto;
+        if changes.iter().any(&matters) {
+            // Changes come in bursts: one pass for all of one.
+            tokio::time::sleep(GATHER).await;
+            return;
+        }
     }
 }
 

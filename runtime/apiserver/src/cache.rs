@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Below this prefix lives everything of ours.
 pub const PREFIX: &str = "/skysail/";
-/// How many changes the log keeps. At a steady 200 writes a second that is over 5 minutes.
-const LOG_LENGTH: usize = 65_536;
+/// How many changes the log keeps by default. At a steady 200 writes a second that is over 5 minutes.
+pub const LOG_LENGTH: usize = 65_536;
 /// How long a read waits for the cache to catch up with the store.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
@@ -92,14 +92,20 @@ pub struct Gone {
 /// The cache. Cheap to read from many tasks.
 pub struct Cache {
     state: RwLock<State>,
+    log_length: usize,
     seen: watch::Sender<Revision>,
 }
 
 impl Cache {
-    /// Loads everything from the store and follows it until `stop`.
-    pub async fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Result<Arc<Self>, Error> {
+    /// Loads everything from the store and follows it until `stop`, keeping the last `log_length` changes.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        log_length: usize,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, Error> {
         let cache = Arc::new(Self {
             state: RwLock::default(),
+            log_length,
             seen: watch::Sender::new(0),
         });
         cache.load(&*store).await?;
@@ -166,7 +172,7 @@ impl Cache {
             Event::Progress(revision) => revision,
             Event::Change(change) => {
                 let revision = change.revision;
-                state.record(change);
+                state.record(change, self.log_length);
                 revision
             }
         };
@@ -274,7 +280,7 @@ impl State {
             .take_while(move |(k, _)| k.starts_with(prefix))
     }
 
-    fn record(&mut self, change: StoreChange) {
+    fn record(&mut self, change: StoreChange, log_length: usize) {
         let entry = change.new.as_ref().or(change.old.as_ref());
         let Some(key) = entry.map(|e| Arc::<str>::from(e.key.as_str())) else {
             return;
@@ -290,7 +296,7 @@ impl State {
             old,
             new,
         });
-        if self.log.len() > LOG_LENGTH {
+        if self.log.len() > log_length {
             if let Some(forgotten) = self.log.pop_front() {
                 self.floor = forgotten.revision;
             }

@@ -72,7 +72,7 @@ pub(crate) async fn delete(
         if held && admission::same(&marked, &object.value) {
             return Ok(Outcome {
                 code: 200,
-                value: view(kind, &object).0,
+                value: view(kind, &object).into_owned(),
                 warnings: Vec::new(),
             });
         }
@@ -100,7 +100,7 @@ pub(crate) async fn delete(
             Ok(revision) => {
                 server.cache.caught_up(revision).await;
                 let value = if held {
-                    view(kind, &Object::new(object.key.clone(), marked, revision)).0
+                    view(kind, &Object::new(object.key.clone(), marked, revision)).into_owned()
                 } else {
                     gone(kind, &object)
                 };

@@ -151,6 +151,17 @@ impl Failure {
         failure
     }
 
+    /// 429, try again.
+    pub fn too_many_requests() -> Self {
+        let mut failure = Self::new(
+            429,
+            "TooManyRequests",
+            "too many requests at once, please try again later",
+        );
+        failure.details = json!({"retryAfterSeconds": 1});
+        failure
+    }
+
     /// 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(

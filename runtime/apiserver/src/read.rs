@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skysail_store::Revision;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// JSON with a status code.
@@ -30,13 +31,20 @@ pub(crate) fn json_response(code: u16, body: impl Into<Body>) -> Response<Body> 
 }
 
 /// An object in the view of a kind: Events of the newer group are converted, all else is shared.
-pub(crate) fn view(kind: &Kind, object: &Object) -> (Value, Bytes) {
+pub(crate) fn view<'a>(kind: &Kind, object: &'a Object) -> Cow<'a, Value> {
     if kind.is_new_event() {
-        let value = events::view(object.value.clone(), true);
-        let text = Bytes::from(value.to_string());
-        (value, text)
+        Cow::Owned(events::view(object.value.clone(), true))
     } else {
-        (object.value.clone(), object.text.clone())
+        Cow::Borrowed(&object.value)
+    }
+}
+
+/// The same as JSON text.
+fn view_text(kind: &Kind, object: &Object) -> Bytes {
+    if kind.is_new_event() {
+        Bytes::from(view(kind, object).to_string())
+    } else {
+        object.text.clone()
     }
 }
 
@@ -118,13 +126,16 @@ impl<'a> Renderer<'a> {
 
     /// One object. `headers`: whether a Table names its columns.
     pub(crate) fn one(&self, object: &Object, headers: bool) -> Bytes {
-        let (value, text) = view(self.kind, object);
-        self.value(&value, Some(text), headers)
+        match self.form {
+            Form::Plain => view_text(self.kind, object),
+            _ => self.value(&view(self.kind, object), headers),
+        }
     }
 
-    pub(crate) fn value(&self, value: &Value, text: Option<Bytes>, headers: bool) -> Bytes {
+    /// One object that is in the view of its kind already.
+    pub(crate) fn value(&self, value: &Value, headers: bool) -> Bytes {
         match self.form {
-            Form::Plain => text.unwrap_or_else(|| Bytes::from(value.to_string())),
+            Form::Plain => Bytes::from(value.to_string()),
             Form::Partial => Bytes::from(table::partial(value).to_string()),
             Form::Table => {
                 let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
@@ -178,7 +189,7 @@ impl<'a> Renderer<'a> {
                 out.extend_from_slice(b",");
             }
             if self.kind.is_new_event() {
-                out.extend_from_slice(&view(self.kind, object).1);
+                out.extend_from_slice(&view_text(self.kind, object));
             } else {
                 out.extend_from_slice(&object.text);
             }

@@ -45,7 +45,7 @@ fn of(paths: &ScalePaths, object: &Value) -> Value {
 pub(crate) async fn get(server: &Inner, call: &Call<'_>) -> Result<Value, Failure> {
     let paths = paths(call)?;
     let object = current(server, call.kind, call.namespace, call.name).await?;
-    Ok(of(paths, &view(call.kind, &object).0))
+    Ok(of(paths, &view(call.kind, &object)))
 }
 
 /// `PUT` and `PATCH …/scale`.

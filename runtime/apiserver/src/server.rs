@@ -3,7 +3,7 @@
 use crate::admission::{self, Options};
 use crate::auth::{self, Identity};
 use crate::background;
-use crate::cache::Cache;
+use crate::cache::{Cache, LOG_LENGTH};
 use crate::delete::{self, DeleteOptions};
 use crate::documents::{self, About};
 use crate::failure::Failure;
@@ -33,10 +33,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long a request may take that is no watch, transfer or session.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// Requests of this kind that are worked on at once; more are told to come back (429).
+const MAX_READS: usize = 400;
+const MAX_WRITES: usize = 200;
 
 /// How a server runs.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// How long Events are kept after they were last seen.
     pub event_ttl: Duration,
+    /// How many changes are kept for watchers to resume from.
+    pub log_length: usize,
 }
 
 impl Config {
@@ -70,6 +76,7 @@ impl Config {
             advertise_url,
             server_names,
             event_ttl: Duration::from_secs(3600),
+            log_length: LOG_LENGTH,
         }
     }
 }
@@ -103,6 +110,8 @@ pub(crate) struct Inner {
     pub pki: Pki,
     pub config: Config,
     pub sessions: Sessions,
+    reads: Semaphore,
+    writes: Semaphore,
     pub stop: CancellationToken,
 }
 
@@ -119,10 +128,12 @@ impl ApiServer {
         let stop = CancellationToken::new();
         let kinds = Kinds::new()?;
         let inner = Arc::new(Inner {
-            cache: Cache::start(store.clone(), stop.clone()).await?,
+            cache: Cache::start(store.clone(), config.log_length, stop.clone()).await?,
             about: About::new(&kinds),
             pki: Pki::open(&config.data_dir)?,
             sessions: Sessions::default(),
+            reads: Semaphore::new(MAX_READS),
+            writes: Semaphore::new(MAX_WRITES),
             store,
             kinds,
             config,
@@ -254,6 +265,32 @@ async fn dispatch(
     if Sessions::serves(call) {
         return session(server, call, request).await;
     }
+    let writes = !matches!(call.verb, "get" | "list" | "watch");
+    let limit = if writes {
+        &server.writes
+    } else {
+        &server.reads
+    };
+    let _slot = limit
+        .try_acquire()
+        .map_err(|_| Failure::too_many_requests())?;
+    let handling = verb(server, call, identity, request);
+    tokio::time::timeout(REQUEST_TIME, handling)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::timeout(
+                "the request did not end within 60 seconds",
+            ))
+        })
+}
+
+/// One verb of one kind. What is streamed (watches, blobs) is only begun here.
+async fn verb(
+    server: &Arc<Inner>,
+    call: &Call<'_>,
+    identity: &Identity,
+    request: Request<Body>,
+) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     match (call.verb, call.subresource) {
@@ -373,7 +410,7 @@ fn answer(
 ) -> Result<Response<Body>, Failure> {
     let is_object = outcome.value["kind"] == call.kind.kind.as_str();
     let body = if is_object {
-        Renderer::new(call.kind, headers, call.query)?.value(&outcome.value, None, true)
+        Renderer::new(call.kind, headers, call.query)?.value(&outcome.value, true)
     } else {
         Bytes::from(outcome.value.to_string())
     };
@@ -395,20 +432,11 @@ fn answer(
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Failure> {
-    let reading = axum::body::to_bytes(body, MAX_BODY);
-    match tokio::time::timeout(BODY_TIME, reading).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let source = std::error::Error::source(&error);
-            if source.is_some_and(|s| s.is::<http_body_util::LengthLimitError>()) {
-                return Err(Failure::too_large(format!(
-                    "the body has more than {MAX_BODY} bytes"
-                )));
-            }
-            Err(Failure::bad_request(format!(
-                "the body cannot be read: {error}"
-            )))
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+        let source = std::error::Error::source(&error);
+        if source.is_some_and(|s| s.is::<http_body_util::LengthLimitError>()) {
+            return Failure::too_large(format!("the body has more than {MAX_BODY} bytes"));
         }
-        Err(_) => Err(Failure::timeout("the body did not arrive in time")),
-    }
+        Failure::bad_request(format!("the body cannot be read: {error}"))
+    })
 }

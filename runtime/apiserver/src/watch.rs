@@ -22,6 +22,8 @@ use tokio::time::Instant;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Log entries looked at in one step, so that no watcher holds the cache for long.
 const STEP: usize = 1000;
+/// Bytes sent at once.
+const CHUNK: usize = 64 * 1024;
 
 /// One frame: `{"type":…,"object":…}` and a newline.
 fn frame(kind: &str, object: &[u8]) -> Bytes {
@@ -87,7 +89,7 @@ impl Watcher {
         }
         let value = json!({"kind": self.kind().kind, "apiVersion": self.kind().api_version(), "metadata": metadata});
         let body = match Renderer::new(self.kind(), &self.headers, &self.query) {
-            Ok(renderer) => renderer.value(&value, None, false),
+            Ok(renderer) => renderer.value(&value, false),
             Err(_) => Bytes::from(value.to_string()),
         };
         frame("BOOKMARK", &body)
@@ -132,12 +134,30 @@ impl Watcher {
         }
     }
 
-    /// The next frame; `None` ends the stream cleanly.
+    /// Frames that are ready, several in one chunk where they are many and small.
+    fn take_ready(&mut self) -> Option<Bytes> {
+        let first = self.ready.pop_front()?;
+        if self.ready.is_empty() || first.len() >= CHUNK {
+            return Some(first);
+        }
+        let mut chunk = BytesMut::from(first.as_ref());
+        while let Some(next) = self
+            .ready
+            .front()
+            .filter(|next| chunk.len() + next.len() <= CHUNK)
+        {
+            chunk.extend_from_slice(next);
+            self.ready.pop_front();
+        }
+        Some(chunk.freeze())
+    }
+
+    /// The next frames; `None` ends the stream cleanly.
     async fn next(&mut self) -> Option<Bytes> {
         let mut revisions = self.server.cache.subscribe();
         loop {
-            if let Some(frame) = self.ready.pop_front() {
-                return Some(frame);
+            if let Some(frames) = self.take_ready() {
+                return Some(frames);
             }
             if self.finished {
                 return None;

@@ -185,12 +185,12 @@ pub(crate) async fn modify(
     let kind = call.kind;
     for _ in 0..ATTEMPTS {
         let object = current(server, kind, call.namespace, call.name).await?;
-        let (old, _) = view(kind, &object);
+        let old = view(kind, &object);
         let (new, warnings) = next_state(call, how, &old, make(&old)?)?;
         let Some(new) = new else {
             return Ok(Outcome {
                 code: 200,
-                value: old,
+                value: old.into_owned(),
                 warnings,
             });
         };

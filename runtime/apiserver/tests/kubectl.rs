@@ -476,8 +476,8 @@ async fn a_client_without_a_certificate_is_refused() {
     .expect("written");
     assert_eq!(k.run("get --raw /readyz").await, "ok", "probes need none");
     let refused = k.refused("get ns", "").await;
-    assert_eq!(
-        refused,
-        "error: You must be logged in to the server (Unauthorized)\n"
+    assert!(
+        refused.contains("You must be logged in to the server"),
+        "{refused}"
     );
 }

@@ -20,11 +20,17 @@ pub struct Running {
 impl Running {
     /// Starts one.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts one with settings of its own.
+    pub async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
         let dir = TempDir::new().expect("a directory");
         let store: Arc<dyn Store> = Arc::new(
             skysail_store::Embedded::open(&dir.path().join("store.db")).expect("store opens"),
         );
-        let config = Config::new(dir.path(), "https://127.0.0.1:0");
+        let mut config = Config::new(dir.path(), "https://127.0.0.1:0");
+        set(&mut config);
         let server = ApiServer::new(store.clone(), config)
             .await
             .expect("server starts");
