@@ -88,16 +88,11 @@ fn start_controllers(args: &Server, api: &ApiServer, stop: skysail_reconcile::Ca
     }
     // With etcd another server may be there: each controller runs where its Lease is held.
     let identity = (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
-    let settings = skysail_controllers::Settings { identity, ..settings(args) };
+    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric: super::up::fabric(&args.site) };
+    let settings = skysail_controllers::Settings { identity, site };
     let context = skysail_controllers::Context::new(api.in_process(Identity::admin("skysail:controllers")), settings, &stop);
     let wanted = args.controllers.clone();
     Ok(Some(tokio::spawn(async move { skysail_controllers::run(context, &wanted, stop).await })))
-}
-
-fn settings(args: &Server) -> skysail_controllers::Settings {
-    let fabric = super::up::fabric(&args.site);
-    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric };
-    skysail_controllers::Settings { identity: None, site }
 }
 
 fn hostname() -> String {
