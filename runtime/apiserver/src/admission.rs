@@ -271,10 +271,11 @@ pub(crate) fn begin(kind: &Kind, object: &mut Value) -> Result<(), Failure> {
     if kind.has_generation() {
         metadata.insert("generation".into(), json!(1));
     }
-    if kind.status && kind.origin == Origin::Custom {
-        if let Some(object) = object.as_object_mut() {
-            object.remove("status");
-        }
+    if kind.status
+        && kind.origin == Origin::Custom
+        && let Some(object) = object.as_object_mut()
+    {
+        object.remove("status");
     }
     Ok(())
 }

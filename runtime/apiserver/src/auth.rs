@@ -132,13 +132,13 @@ fn port(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
     if field_is(call, "spec.location.host", host) {
         return true;
     }
-    let Some(vni) = exact(call, "spec.vni") else {
+    let Some(vni) = exact(call, "spec.vni").and_then(|vni| vni.parse::<u64>().ok()) else {
         return false;
     };
     let ports = cache.range(&call.kind.prefix());
-    ports.iter().any(|p| {
-        p.value["spec"]["location"]["host"] == host && p.value["spec"]["vni"].to_string() == vni
-    })
+    ports
+        .iter()
+        .any(|p| p.value["spec"]["location"]["host"] == host && p.value["spec"]["vni"] == vni)
 }
 
 fn image(call: &Call<'_>) -> bool {

@@ -157,10 +157,10 @@ impl Cache {
                 Err(error) => error,
             };
             tracing::warn!(%error, "store watch interrupted; resuming");
-            if matches!(error, Error::Compacted(_) | Error::Future { .. }) {
-                if let Err(error) = self.load(&*store).await {
-                    tracing::warn!(%error, "cannot list the store");
-                }
+            if matches!(error, Error::Compacted(_) | Error::Future { .. })
+                && let Err(error) = self.load(&*store).await
+            {
+                tracing::warn!(%error, "cannot list the store");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -296,10 +296,10 @@ impl State {
             old,
             new,
         });
-        if self.log.len() > log_length {
-            if let Some(forgotten) = self.log.pop_front() {
-                self.floor = forgotten.revision;
-            }
+        if self.log.len() > log_length
+            && let Some(forgotten) = self.log.pop_front()
+        {
+            self.floor = forgotten.revision;
         }
     }
 }

@@ -205,20 +205,16 @@ async fn route(server: &Arc<Inner>, request: Request<Body>) -> Result<Response<B
     let path = request.uri().path().to_owned();
     let raw_query = request.uri().query().unwrap_or_default().to_owned();
     let reading = matches!(request.method().as_str(), "GET" | "HEAD");
-    if reading {
-        if let Some(response) = documents::public(server, &path, &raw_query).await {
-            return Ok(response);
-        }
+    if reading && let Some(response) = documents::public(server, &path, &raw_query).await {
+        return Ok(response);
     }
     let identity = request
         .extensions()
         .get::<Identity>()
         .cloned()
         .ok_or_else(Failure::unauthorized)?;
-    if reading {
-        if let Some(response) = documents::known(server, &path, request.headers()) {
-            return Ok(response);
-        }
+    if reading && let Some(response) = documents::known(server, &path, request.headers()) {
+        return Ok(response);
     }
     if reviews::is_review(&path) {
         if request.method() != http::Method::POST {
@@ -343,7 +339,7 @@ fn check_subresource(call: &Call<'_>) -> Result<(), Failure> {
         "finalize" => call.kind.plural == "namespaces",
         _ => false,
     };
-    if exists {
+    if exists && call.rest.is_empty() {
         Ok(())
     } else {
         Err(Failure::no_such_path())

@@ -208,9 +208,10 @@ fn check_initial_events(call: &Call<'_>) -> Result<bool, Failure> {
         .resource_version_match
         .as_deref()
         .unwrap_or_default();
-    let fine = match (call.query.send_initial_events.is_some(), matching) {
-        (true, "NotOlderThan") | (false, "") => true,
-        _ => false,
+    let fine = if call.query.send_initial_events.is_some() {
+        matching == "NotOlderThan"
+    } else {
+        matching.is_empty()
     };
     if fine {
         return Ok(wanted);

@@ -521,3 +521,61 @@ async fn everything_is_there_again_after_a_restart() {
     let api: Api<ConfigMap> = Api::default_namespaced(running.admin());
     assert_eq!(api.get("a").await.expect("there"), made);
 }
+
+#[tokio::test]
+async fn applied_fields_are_owned_given_up_and_fought_over() {
+    let running = Running::start().await;
+    let api: Api<ConfigMap> = Api::default_namespaced(running.admin());
+    let manifest = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+    let one = PatchParams::apply("one");
+    api.patch(
+        "a",
+        &one,
+        &Patch::Apply(manifest(json!({"x": "1", "y": "1"}))),
+    )
+    .await
+    .expect("made");
+    let two = PatchParams::apply("two");
+    let fought = api
+        .patch("a", &two, &Patch::Apply(manifest(json!({"x": "2"}))))
+        .await
+        .expect_err("conflict");
+    let kube::Error::Api(status) = fought else {
+        panic!("{fought}")
+    };
+    let causes = status.details.map(|d| d.causes).unwrap_or_default();
+    assert_eq!(
+        (
+            status.code,
+            causes[0].reason.as_str(),
+            causes[0].field.as_str()
+        ),
+        (409, "FieldManagerConflict", ".data.x")
+    );
+    api.patch(
+        "a",
+        &two.force(),
+        &Patch::Apply(manifest(json!({"x": "2"}))),
+    )
+    .await
+    .expect("forced");
+    let left = api
+        .patch("a", &one, &Patch::Apply(manifest(json!({}))))
+        .await
+        .expect("applied");
+    let data = left.data.expect("data");
+    assert_eq!(
+        data.get("x").map(String::as_str),
+        Some("2"),
+        "two's field stays"
+    );
+    assert_eq!(data.get("y"), None, "what one gave up is gone");
+    let again = api
+        .patch("a", &one, &Patch::Apply(manifest(json!({}))))
+        .await
+        .expect("applied");
+    assert_eq!(
+        again.metadata.resource_version, left.metadata.resource_version,
+        "a second apply changes nothing"
+    );
+}
