@@ -142,7 +142,7 @@ fn hosts(id: &Id, desired: &Desired) -> String {
 /// Once: the mark is set before the script runs, so a script that kills its container is not run for ever.
 fn runner() -> String {
     format!(
-        "#!/bin/sh\n[ -e {OURS}/first-boot.begun ] && exit 0\n: >{OURS}/first-boot.begun\n\
+        "#!/bin/sh\nmkdir -p /var/log\n[ -e {OURS}/first-boot.begun ] && exit 0\n: >{OURS}/first-boot.begun\n\
          /bin/sh {OURS}/first-boot >>{LOG} 2>&1\nstatus=$?\necho \"first boot script ended with status $status\" >>{LOG}\n\
          echo $status >{OURS}/first-boot.status\nexit $status\n"
     )

@@ -34,7 +34,7 @@ use site::{Site, Turn};
 use skysail_reconcile::{Cache, Error, Outcome, Reconciler};
 use skysail_schemas::container::{Container, ContainerStatus, ContainerUsage};
 use skysail_schemas::{Port, PortSpec};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The reconciler of this host's containers.
@@ -43,12 +43,13 @@ pub struct Containers {
     ports: Arc<Cache<Port>>,
 }
 
-/// What one turn saw. The turn is held until it is dropped.
+/// What one turn saw.
 pub struct Observed {
     desired: Desired,
     seen: Seen,
     usage: Option<ContainerUsage>,
-    _turn: Turn,
+    /// Held from reading the world until the plan is done; given back before the API is told, which may be away.
+    turn: Mutex<Option<Turn>>,
 }
 
 impl Containers {
@@ -98,7 +99,7 @@ impl Reconciler for Containers {
             desired,
             seen,
             usage,
-            _turn: turn,
+            turn: Mutex::new(Some(turn)),
         })
     }
 
@@ -123,6 +124,13 @@ impl Reconciler for Containers {
         report: &Report,
         now: Timestamp,
     ) -> Outcome<ContainerStatus> {
+        drop(
+            observed
+                .turn
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         status::status(
             container,
             &observed.desired,
