@@ -12,7 +12,6 @@ use crate::strict::{self, Format};
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use skysail_schemas::validate::{Cause, FieldError};
 
 /// What to do about fields that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,7 +377,6 @@ pub(crate) fn complete(
     if schema_holds {
         errors.extend((kind.validate)(object, old));
     }
-    errors.extend(old.and_then(|old| new_finalizers(old, object)));
     if errors.is_empty() {
         return Ok(());
     }
@@ -394,30 +392,6 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         _ => false,
     }
-}
-
-fn new_finalizers(old: &Value, new: &Value) -> Option<FieldError> {
-    old["metadata"].get("deletionTimestamp")?;
-    let list = |o: &Value| {
-        o["metadata"]["finalizers"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
-    };
-    let had = list(old);
-    let added: Vec<String> = list(new)
-        .iter()
-        .filter(|f| !had.contains(f))
-        .map(ToString::to_string)
-        .collect();
-    (!added.is_empty()).then(|| FieldError {
-        field: "metadata.finalizers".into(),
-        cause: Cause::Forbidden,
-        message: format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers [{}]",
-            added.join(", ")
-        ),
-    })
 }
 
 /// Whether two objects differ in nothing but the times of their `managedFields` and their revision.

@@ -29,7 +29,7 @@ impl Running {
     pub async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
         let dir = TempDir::new().expect("a directory");
         let store: Arc<dyn Store> = Arc::new(
-            skysail_store::Embedded::open(&dir.path().join("store.db")).expect("store opens"),
+            skysail_store::Embedded::open(dir.path().join("store.db")).expect("store opens"),
         );
         let mut config = Config::new(dir.path(), "https://127.0.0.1:0");
         set(&mut config);
