@@ -1,7 +1,9 @@
 //! The one list of our kinds. The API server, the generated CRDs and the tests all read it.
 
 use crate::validate::{Cause, Errors, FieldError, Validate};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::CustomResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -26,7 +28,25 @@ fn validate<S: Validate + DeserializeOwned>(new: &Value, old: Option<&Value>) ->
 }
 
 fn kind<K: CustomResourceExt, S: Validate + DeserializeOwned>() -> Kind {
-    Kind { crd: K::crd(), validate: validate::<S> }
+    let mut crd = K::crd();
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+            finish(schema);
+        }
+    }
+    Kind { crd, validate: validate::<S> }
+}
+
+/// What the derived schema of an object leaves out: the kind's own description, and that conditions are told apart
+/// by their type.
+fn finish(schema: &mut JSONSchemaProps) {
+    let properties = schema.properties.get_or_insert_default();
+    schema.description = properties.get("spec").and_then(|spec| spec.description.clone());
+    let status = properties.get_mut("status").and_then(|status| status.properties.as_mut());
+    if let Some(conditions) = status.and_then(|status| status.get_mut("conditions")) {
+        conditions.x_kubernetes_list_type = Some("map".into());
+        conditions.x_kubernetes_list_map_keys = Some(vec!["type".into()]);
+    }
 }
 
 /// Every kind, in the order in which people read them.

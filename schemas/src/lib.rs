@@ -30,6 +30,7 @@ pub mod cloud;
 pub mod condition;
 pub mod container;
 pub mod container_set;
+pub mod generate;
 pub mod host;
 pub mod identity;
 pub mod image;
