@@ -2,6 +2,8 @@
 //! each watcher has put together equals the final list, without gap or repeat.
 
 mod harness;
+#[path = "../../store/tests/backends/mod.rs"]
+mod stores;
 
 use futures::StreamExt;
 use harness::Running;
@@ -178,11 +180,17 @@ impl Watcher {
 async fn torture(log_length: usize, seed: u64) -> usize {
     println!("seed {seed}, history of {log_length} changes");
     let running = Running::start_with(|c| c.log_length = log_length).await;
+    torture_of(&[running], seed).await
+}
+
+/// Writers and watchers take turns in which of the servers, all over one store, they use.
+async fn torture_of(servers: &[Running], seed: u64) -> usize {
+    let client = |i: u64| servers[i as usize % servers.len()].admin();
     let (ended, end) = watch::channel(None);
     let watchers: Vec<_> = (0..WATCHERS)
         .map(|i| {
             let selector = ["", "half=0", "half!=0", "half in (1)"][i as usize % 4].to_owned();
-            let api = Api::default_namespaced(running.admin());
+            let api = Api::default_namespaced(client(i / 2));
             let watcher = Watcher {
                 api,
                 selector,
@@ -193,11 +201,11 @@ async fn torture(log_length: usize, seed: u64) -> usize {
             tokio::spawn(watcher.run(StdRng::seed_from_u64(seed * 1000 + i), end.clone()))
         })
         .collect();
-    let writers = (0..WRITERS).map(|i| tokio::spawn(write(running.admin(), seed * 100 + i)));
+    let writers = (0..WRITERS).map(|i| tokio::spawn(write(client(i), seed * 100 + i)));
     for writer in writers.collect::<Vec<_>>() {
         writer.await.expect("wrote");
     }
-    let last = running.store.revision().await.expect("a revision");
+    let last = servers[0].store.revision().await.expect("a revision");
     ended.send_replace(Some(last));
     let mut relists = 0;
     for watcher in watchers {
@@ -235,4 +243,14 @@ async fn watchers_that_fall_behind_a_short_history_are_told_and_recover() {
         relists > 0,
         "the history was long enough for everybody: the test shows nothing"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_of_two_servers_over_one_etcd_see_the_same() {
+    let etcd = stores::etcd().await;
+    let dir = || tempfile::TempDir::new().expect("a directory");
+    let one = Running::over(etcd.store.clone(), dir(), |_| ()).await;
+    let two = Running::over(etcd.store.clone(), dir(), |_| ()).await;
+    println!("seed 5");
+    assert_eq!(torture_of(&[one, two], 5).await, 0);
 }

@@ -28,9 +28,13 @@ impl Running {
     /// Starts one with settings of its own.
     pub async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
         let dir = TempDir::new().expect("a directory");
-        let store: Arc<dyn Store> = Arc::new(
-            skysail_store::Embedded::open(dir.path().join("store.db")).expect("store opens"),
-        );
+        let store =
+            skysail_store::Embedded::open(dir.path().join("store.db")).expect("store opens");
+        Self::over(Arc::new(store), dir, set).await
+    }
+
+    /// Starts one over a store that others may use too.
+    pub async fn over(store: Arc<dyn Store>, dir: TempDir, set: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(dir.path(), "https://127.0.0.1:0");
         set(&mut config);
         let server = ApiServer::new(store.clone(), config)
