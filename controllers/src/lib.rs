@@ -9,11 +9,13 @@
 //! Controllers meet each other and the agents only through API objects. [`ALL`] is
 //! the one list of them.
 
+pub mod cloud;
 mod condition;
 pub mod container;
 pub mod container_set;
 pub mod context;
 pub mod host;
+pub mod image;
 pub mod network;
 mod owner;
 pub mod placement;
@@ -35,8 +37,16 @@ pub struct Controller {
 /// Every controller.
 pub const ALL: &[Controller] = &[
     Controller {
+        name: "cloud",
+        run: |c, stop| Box::pin(cloud::run(c, stop)),
+    },
+    Controller {
         name: "host",
         run: |c, stop| Box::pin(host::run(c, stop)),
+    },
+    Controller {
+        name: "image",
+        run: |c, stop| Box::pin(image::run(c, stop)),
     },
     Controller {
         name: "network",

@@ -136,6 +136,7 @@ impl HostReconciler {
                 "spec.machineType is needed: `kubectl get machinetypes` lists what the cloud offers",
             ));
         }
+        self.within_limits(host)?;
         let (offer, resources) = size.unwrap_or_default();
         Ok(Order {
             name: host.name_any(),
@@ -145,6 +146,36 @@ impl HostReconciler {
             authorized_keys: vec![self.ssh.public_key().await?],
             tags: BTreeMap::from([("skysail.dev/host".to_owned(), host.name_any())]),
         })
+    }
+
+    /// Of the Hosts of a limited cloud, the oldest are within its limit.
+    fn within_limits(&self, host: &Host) -> Result<(), Error> {
+        let Some(cloud) = self.cloud(host)? else {
+            return Ok(());
+        };
+        let Some(limit) = cloud.spec.limits.as_ref().and_then(|l| l.hosts) else {
+            return Ok(());
+        };
+        let age = |h: &Host| {
+            (
+                h.meta().creation_timestamp.clone().map(|t| t.0),
+                h.name_any(),
+            )
+        };
+        let own = age(host);
+        let all = self.context.hosts.list();
+        let older = all
+            .iter()
+            .filter(|h| h.spec.cloud == host.spec.cloud && age(h) < own)
+            .count();
+        if older < usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        let message = format!(
+            "Cloud {} may have {limit} hosts (spec.limits.hosts) and has as many; raise the limit or delete a Host",
+            cloud.name_any()
+        );
+        Err(Error::refused("LimitReached", message))
     }
 
     async fn machine(&self, host: &Host) -> Seen {
@@ -466,7 +497,7 @@ fn failed(trouble: ssh::Trouble) -> Error {
 }
 
 /// The loop's reaction to each error of a driver.
-fn reaction(error: &clouds::Error) -> Error {
+pub(crate) fn reaction(error: &clouds::Error) -> Error {
     use clouds::Error as E;
     match error {
         E::NoCapacity(m) | E::Throttled(m) => Error::Capacity(m.clone()),

@@ -31,6 +31,7 @@ mod tests;
 
 use crate::Context;
 use apply::HostReconciler;
+pub(crate) use apply::reaction;
 use futures::StreamExt;
 use kube::{Resource, ResourceExt};
 use skysail_reconcile::{Cache, CancellationToken, Key, Loop, run_sweep};

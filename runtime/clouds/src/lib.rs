@@ -9,6 +9,7 @@
 //! moment, so that it is either adopted or removed.
 
 pub mod command;
+pub mod mmdebstrap;
 pub mod open;
 pub mod sandbox;
 pub mod ssh;

@@ -294,7 +294,10 @@ async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
     let west = open::cloud("west", &spec, &site).unwrap();
     let w = west.create(&order("conf-w", true, &public)).await.unwrap();
     let both = [a.internal, b.internal];
-    assert!(both.contains(&w.internal), "two clouds do not ask each other");
+    assert!(
+        both.contains(&w.internal),
+        "two clouds do not ask each other"
+    );
     let other = both.into_iter().find(|i| *i != w.internal).unwrap();
     assert_eq!(
         ssh(

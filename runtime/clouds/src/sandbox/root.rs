@@ -4,18 +4,13 @@
 //! It is built beside its final place and renamed when complete, so a killed build
 //! leaves only rubbish that the next one removes.
 
-use crate::{Error, Result, command};
+use crate::{Error, Result, mmdebstrap};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Instant,
-};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
 };
 
 /// The distribution's release.
@@ -78,7 +73,7 @@ pub fn path(cache_dir: &Path) -> PathBuf {
 /// Idempotent and safe against other processes: one builds, the others wait. Takes
 /// about 40 s and needs the distribution's mirror and `mmdebstrap`. `progress` gets a
 /// line for people at each stage.
-pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send) -> Result<PathBuf> {
+pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send + Sync) -> Result<PathBuf> {
     let root = path(cache_dir);
     if root.exists() {
         return Ok(root);
@@ -93,7 +88,7 @@ pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send) -> Result<
     Ok(root)
 }
 
-async fn wait_for(path: PathBuf, progress: &(impl Fn(&str) + Send)) -> Result<Flock<fs::File>> {
+async fn wait_for(path: PathBuf, progress: &(impl Fn(&str) + Send + Sync)) -> Result<Flock<fs::File>> {
     let file = fs::File::create(&path).map_err(|e| trouble(&path, &e))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
@@ -107,7 +102,7 @@ async fn wait_for(path: PathBuf, progress: &(impl Fn(&str) + Send)) -> Result<Fl
     }
 }
 
-async fn build(root: &Path, progress: &(impl Fn(&str) + Send)) -> Result<()> {
+async fn build(root: &Path, progress: &(impl Fn(&str) + Send + Sync)) -> Result<()> {
     let started = Instant::now();
     let draft = root.with_extension("draft");
     // The lock is ours, so a draft here is what a killed build left.
@@ -119,48 +114,16 @@ async fn build(root: &Path, progress: &(impl Fn(&str) + Send)) -> Result<()> {
         "building the hosts' root filesystem from Debian {SUITE} ({} packages and what they need)",
         PACKAGES.len()
     ));
-    let mut child = Command::new("mmdebstrap")
-        .args(OPTIONS)
-        .arg(format!("--include={}", PACKAGES.join(",")))
-        .arg(SUITE)
-        .arg(&draft)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| {
-            Error::Refused(format!(
-                "mmdebstrap did not start: {e}; install the package mmdebstrap"
-            ))
-        })?;
-    let mut said = vec![];
-    if let Some(stderr) = child.stderr.take() {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(stage) = line.strip_prefix("I: ") {
-                tracing::debug!(stage, "root filesystem");
-            }
-            if let Some(stage) = line
-                .strip_prefix("I: ")
-                .filter(|s| s.contains("installing") || s.contains("downloading"))
-            {
-                progress(&format!("root filesystem: {stage}"));
-            }
-            said.extend_from_slice(line.as_bytes());
-            said.push(b'\n');
-        }
-    }
-    let status = child
-        .wait()
-        .await
-        .map_err(|e| Error::Transient(e.to_string()))?;
-    if !status.success() {
-        return Err(Error::Transient(format!(
-            "mmdebstrap failed ({status}): {}",
-            command::tail(&said)
-        )));
-    }
+    let mut args: Vec<String> = OPTIONS.iter().map(|o| (*o).to_owned()).collect();
+    args.extend([
+        format!("--include={}", PACKAGES.join(",")),
+        SUITE.to_owned(),
+        draft.to_string_lossy().into_owned(),
+    ]);
+    mmdebstrap::run(&args, |stage| {
+        progress(&format!("root filesystem: {stage}"))
+    })
+    .await?;
     fs::rename(&draft, root).map_err(|e| trouble(root, &e))?;
     progress(&format!(
         "root filesystem built in {} s",

@@ -1,0 +1,35 @@
+//! Cloud: whether it can be reached, what it offers, what it costs, and what it must not keep.
+//!
+//! Owns `Cloud.status`, the MachineTypes made from offers (they carry an owner
+//! reference; those that people wrote are theirs and win by name), the cloud's own
+//! networks, and machines that no Host stands for: such a machine is what a control
+//! plane left that was killed or restored from an older state.
+//!
+//! Invariants: a machine is removed as unowned only when the API server, not a cache,
+//! says that its Host does not exist; a Cloud goes after its last Host.
+//! Woken by: Clouds, their Hosts and MachineTypes, time (a cloud tells nobody when it fails).
+
+mod apply;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use crate::Context;
+use skysail_reconcile::{CancellationToken, Key, Loop};
+use std::sync::Arc;
+
+/// Runs the controller.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    let reconciler = apply::CloudReconciler {
+        context: context.clone(),
+    };
+    Loop::new(reconciler, context.client.clone(), context.clouds.clone())
+        .watches(&context.hosts, |host, _| {
+            host.spec.cloud.iter().map(|c| Key::new(c)).collect()
+        })
+        .watches(&context.machine_types, |size, _| {
+            vec![Key::new(&size.spec.cloud)]
+        })
+        .run(shutdown)
+        .await;
+}
