@@ -90,24 +90,24 @@ pub async fn run(
     let chosen = ALL
         .iter()
         .filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.name));
-    let running = chosen.map(|controller| {
+    // Dropping this future stops them all.
+    let mut running = tokio::task::JoinSet::new();
+    for controller in chosen {
         let (context, shutdown) = (context.clone(), shutdown.clone());
-        tokio::spawn(async move {
+        running.spawn(async move {
             match &context.settings.identity {
                 None => (controller.run)(context.clone(), shutdown).await,
                 Some(identity) => {
-                    lead(
-                        &context.client,
-                        controller.name,
-                        identity,
-                        shutdown,
-                        |stop| (controller.run)(context.clone(), stop),
-                    )
-                    .await;
+                    let work = |stop| (controller.run)(context.clone(), stop);
+                    lead(&context.client, controller.name, identity, shutdown, work).await;
                 }
             }
-        })
-    });
-    futures::future::join_all(running.collect::<Vec<_>>()).await;
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(e) = ended {
+            tracing::error!(error = %e, "a controller ended by a mistake in the program");
+        }
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::claim::Addresses;
 use super::plan::{self, Observed, Plan};
 use crate::{Context, owner};
 use jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use skysail_reconcile::{
     Error, Made, Next, Outcome, Reconciler, Steps, Sweep, create_if_absent, delete_if_present, get,
@@ -50,13 +50,12 @@ impl Reconciler for ContainerReconciler {
             .filter(|p| p.namespace() == namespace)
             .collect();
         for port in &ports {
-            if let Some(addresses) = observed.addresses.get_mut(&port.spec.network) {
+            if owner::is_owned_by(&**port, &uid) {
+                observed.ports.push(port.clone());
+            } else if let Some(addresses) = observed.addresses.get_mut(&port.spec.network) {
                 addresses
                     .taken
                     .insert(port.spec.address, port.spec.container.clone());
-            }
-            if owner::is_owned_by(&**port, &uid) {
-                observed.ports.push(port.clone());
             }
         }
         // Who has all its addresses needs not know of those that others ask for.
@@ -76,7 +75,7 @@ impl Reconciler for ContainerReconciler {
             steps
                 .run(
                     format!("give back {}", port.name_any()),
-                    delete_if_present(&self.context.client, &**port),
+                    release(&self.context.client, port),
                 )
                 .await;
         }
@@ -127,7 +126,7 @@ impl ContainerReconciler {
             .filter(|c| c.namespace() == namespace && c.uid() != container.uid())
         {
             let name = other.name_any();
-            let ahead = other.meta().deletion_timestamp.is_none() && age(other) < mine;
+            let ahead = plan::may_claim(other) && age(other) < mine;
             for wish in &other.spec.networks {
                 let Some(addresses) = addresses.get_mut(&wish.name) else {
                     continue;
@@ -167,7 +166,7 @@ impl ContainerReconciler {
         let network =
             get::<Network>(client, port.namespace().as_deref(), &port.spec.network).await?;
         if network.is_none_or(|n| n.meta().deletion_timestamp.is_some()) {
-            delete_if_present(client, &there).await?;
+            release(client, &there).await?;
             return Err(Error::Conflict(format!(
                 "Network {:?} was deleted a moment ago",
                 port.spec.network
@@ -192,6 +191,20 @@ impl ContainerReconciler {
         }
         Ok(())
     }
+}
+
+/// Gives an address back. The Port's own finalizer goes first: it only keeps a deletion of
+/// the Container "in the foreground" from taking the address from under a running host.
+async fn release(client: &Client, port: &Port) -> Result<(), Error> {
+    if !port.finalizers().is_empty() {
+        let none = json!({ "metadata": { "finalizers": null } });
+        match patch_meta(client, ContainerReconciler::NAME, port, none).await {
+            Ok(_) => {}
+            Err(Error::Refused { reason, .. }) if reason == "NotFound" => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
+    delete_if_present(client, port).await
 }
 
 /// Gives back the addresses of Containers that are gone.
@@ -247,6 +260,6 @@ impl PortReaper {
         {
             return Ok(());
         }
-        delete_if_present(&self.context.client, port).await
+        release(&self.context.client, port).await
     }
 }

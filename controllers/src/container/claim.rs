@@ -39,15 +39,17 @@ pub fn choose(
     wish: &Attachment,
     network: &Network,
     addresses: &Addresses,
+    before: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr, Refusal> {
     let cidr = network.spec.cidr;
     let Some(address) = wish.address else {
         let free =
             |a: &Ipv4Addr| !addresses.taken.contains_key(a) && !addresses.asked_for.contains(a);
-        let choice = network::usable(cidr)
-            .filter(free)
-            .take(addresses.ahead.saturating_add(1))
-            .last();
+        // What it had before, if its Port was lost, else the lowest that nobody older waits for.
+        if let Some(before) = before.filter(|a| network::is_usable(cidr, *a) && free(a)) {
+            return Ok(before);
+        }
+        let choice = network::usable(cidr).filter(free).nth(addresses.ahead);
         return choice.ok_or_else(|| {
             let count = network::usable_count(cidr);
             let message = format!(

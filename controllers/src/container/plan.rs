@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use skysail_reconcile::{Error, Next, Note, Outcome, Steps};
 use skysail_schemas::condition::{self, Fact};
-use skysail_schemas::container::{AGENT_FINALIZER, Address, Attachment, ContainerPhase};
+use skysail_schemas::container::{
+    AGENT_FINALIZER, Address, Attachment, ContainerPhase, NETWORK_FINALIZER,
+};
 use skysail_schemas::port::{self, Location};
 use skysail_schemas::{Container, ContainerStatus, Host, Network, Port, PortSpec, network};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +67,7 @@ pub fn plan(container: &Container, observed: &Observed) -> Plan {
         };
         let own = own_ports(container, observed, &wish.name)
             .into_iter()
-            .find(|p| Some(p.spec.vni) == vni(network));
+            .find(|p| Some(p.spec.vni) == vni(network) && p.meta().deletion_timestamp.is_none());
         if let Some(port) = own {
             kept.insert(port.name_any());
             let wanted = port_spec(
@@ -83,6 +85,7 @@ pub fn plan(container: &Container, observed: &Observed) -> Plan {
             let metadata = ObjectMeta {
                 name: Some(port::name(&wish.name, address)),
                 namespace: container.namespace(),
+                finalizers: Some(vec![NETWORK_FINALIZER.to_owned()]),
                 owner_references: Some(container.controller_owner_ref(&()).into_iter().collect()),
                 ..ObjectMeta::default()
             };
@@ -176,7 +179,12 @@ fn wanted(
     };
     let none = Addresses::default();
     let addresses = observed.addresses.get(&wish.name).unwrap_or(&none);
-    choose(&path, wish, network, addresses).map(|address| (vni, address))
+    let shown = container.status.iter().flat_map(|s| &s.addresses);
+    let before = shown
+        .filter(|a| a.network == wish.name)
+        .map(|a| a.address)
+        .next();
+    choose(&path, wish, network, addresses, before).map(|address| (vni, address))
 }
 
 fn overlaps(a: &Network, b: &Network) -> bool {
@@ -221,11 +229,27 @@ fn location(container: &Container, host: Option<&Host>) -> Option<Location> {
     })
 }
 
+/// Why a Container has no addresses, as its status says.
+fn refused(container: &Container) -> Option<&str> {
+    let mut conditions = container.status.iter().flat_map(|s| &s.conditions);
+    conditions
+        .find(|c| c.type_ == NETWORKED && c.status == "False")
+        .map(|c| c.reason.as_str())
+}
+
 /// Whether a Container waits for an address that others have.
 pub fn waits_for_address(container: &Container) -> bool {
-    let conditions = container.status.iter().flat_map(|s| &s.conditions);
-    let mut waiting = conditions.filter(|c| c.type_ == NETWORKED && c.status == "False");
-    waiting.any(|c| matches!(c.reason.as_str(), "AddressTaken" | "AddressesExhausted"))
+    matches!(
+        refused(container),
+        Some("AddressTaken" | "AddressesExhausted")
+    )
+}
+
+/// Whether a Container without its addresses is likely to claim them soon: younger ones leave it the lowest.
+pub fn may_claim(container: &Container) -> bool {
+    let waits = refused(container)
+        .is_none_or(|r| matches!(r, "Pending" | "NetworkNotReady" | "AddressesExhausted"));
+    container.meta().deletion_timestamp.is_none() && waits
 }
 
 const NETWORKED: &str = "Networked";

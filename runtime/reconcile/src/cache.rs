@@ -11,6 +11,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The objects of a kind (or those that a selector picks), as the API server last told.
@@ -20,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Cache<K: Resource> {
     store: Store<K>,
     inner: Mutex<Inner<K>>,
+    /// Whether the first listing is complete. Not the store's own `wait_until_ready`: it wakes
+    /// only the last of several that wait (kube-runtime 5.0).
+    listed: watch::Sender<bool>,
 }
 
 struct Inner<K: Resource> {
@@ -56,6 +60,7 @@ impl<K: Resource> Cache<K> {
                 seen: 0,
                 listeners: vec![],
             }),
+            listed: watch::Sender::new(false),
         });
         let weak = Arc::downgrade(&cache);
         let events = watcher(Api::<K>::all(client.clone()), selector).default_backoff();
@@ -80,7 +85,10 @@ impl<K: Resource> Cache<K> {
                 match event {
                     Event::Apply(object) => cache.changed([(Arc::new(object), false)]),
                     Event::Delete(object) => cache.changed([(Arc::new(object), true)]),
-                    Event::InitDone => cache.listed(std::mem::take(&mut before)),
+                    Event::InitDone => {
+                        cache.relisted(std::mem::take(&mut before));
+                        cache.listed.send_replace(true);
+                    }
                     Event::Init | Event::InitApply(_) => {}
                 }
             }
@@ -92,7 +100,7 @@ impl<K: Resource> Cache<K> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listed(&self, before: Vec<Arc<K>>) {
+    fn relisted(&self, before: Vec<Arc<K>>) {
         let now = self.store.state();
         {
             // A listing shows every write made before it began, so what it lacks is gone.
@@ -128,8 +136,8 @@ impl<K: Resource> Cache<K> {
 
     /// Waits until the first listing is complete. Before it, "absent" means nothing.
     pub async fn ready(&self) {
-        // The writer goes only when the process shuts down; then nobody reads any more.
-        let _ = self.store.wait_until_ready().await;
+        // The sender lives as long as the cache, so the wait cannot fail.
+        let _ = self.listed.subscribe().wait_for(|listed| *listed).await;
     }
 
     /// The newest known version of one object; `namespace` is `None` for kinds without.
