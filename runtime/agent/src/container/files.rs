@@ -118,10 +118,8 @@ pub fn is_systemd(rootfs: &Path, init: &str) -> bool {
             Mode::empty(),
             ResolveFlags::IN_ROOT,
         )?;
-        Ok(std::fs::read_link(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&found)
-        ))?)
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&found);
+        std::fs::read_link(format!("/proc/self/fd/{fd}"))
     });
     inside.is_ok_and(|path| path.ends_with("systemd/systemd"))
 }

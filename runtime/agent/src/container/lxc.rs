@@ -116,18 +116,24 @@ impl Lxc {
             return Ok(());
         };
         let killed = self.command("lxc-stop", id).arg("-k").run().await;
-        match self.init(id).await? {
-            None => Ok(()),
-            Some(left) if left == init => {
-                // The monitor is dead or hangs: end the init itself; its whole pid namespace goes with it.
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(init.pid),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-                killed.map(drop)
-            }
-            Some(_) => killed.map(drop),
+        if !init.lives() {
+            return Ok(());
         }
+        // The monitor is dead or hangs: end the init itself; its whole pid namespace goes with it.
+        let pid = nix::unistd::Pid::from_raw(init.pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        for _ in 0..500 {
+            if !init.lives() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let output = format!("process {} does not end although it was killed", init.pid);
+        Err(killed.err().unwrap_or(Failure::Failed {
+            line: format!("lxc-stop -k {id}"),
+            code: 0,
+            output,
+        }))
     }
 }
 

@@ -150,7 +150,11 @@ pub fn plan(desired: &Desired, seen: &Seen, now: Timestamp) -> Plan {
         );
     }
     if desired.removed {
-        plan.steps = removal(seen, true);
+        // On record first: an agent that is killed now must not start it again while the API is away.
+        if seen.record.id.is_some() && old != desired {
+            plan.steps.push(Step::Remember);
+        }
+        plan.steps.extend(removal(seen, true));
         return plan;
     }
     if old != desired || seen.record.left_at.is_some() {

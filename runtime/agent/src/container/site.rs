@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
+/// Processor time over less than this tells nothing.
+const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// The turn of one container: while it is held, nobody else acts on that container.
 pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
@@ -232,16 +235,16 @@ impl Site {
         });
     }
 
-    /// Use since the last call, of a container whose init is `init`.
+    /// Use since the last reading, of a container whose init is `init`; none where that was too short ago to tell.
     pub fn usage(&self, id: &Id, init: Init) -> Option<ContainerUsage> {
-        let counters = cgroup::read(self.version, init.pid)?;
+        let mut known = self.known();
+        let counted = &mut known.entry(id.clone()).or_default().counted;
         let now = Instant::now();
-        let before = self
-            .known()
-            .entry(id.clone())
-            .or_default()
-            .counted
-            .replace((now, counters));
+        if counted.is_some_and(|(at, _)| now.duration_since(at) < SHORTEST) {
+            return None;
+        }
+        let counters = cgroup::read(self.version, init.pid)?;
+        let before = counted.replace((now, counters));
         let (at, last) = before.filter(|(_, last)| last.cpu_ns <= counters.cpu_ns)?;
         Some(ContainerUsage {
             cpu: Cpu(cgroup::millicores(

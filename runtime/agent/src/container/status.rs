@@ -41,9 +41,11 @@ pub fn status(
         .filter(|_| record.init.is_some())
         .map(Time);
     status.restarts = record.restarts;
-    status.usage = usage
-        .filter(|_| record.init.is_some())
-        .map(|new| notable(status.usage.take(), new));
+    status.usage = match (record.init, usage) {
+        (None, _) => None,
+        (Some(_), Some(new)) => Some(notable(status.usage.take(), new)),
+        (Some(_), None) => status.usage.take(),
+    };
     status.observed_generation = container.metadata.generation;
     let generation = container.metadata.generation;
     merge(&mut status.conditions, &[fact], generation, now);

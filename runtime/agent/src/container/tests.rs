@@ -67,7 +67,13 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
     for step in &plan.steps {
         s.anything = true;
         match step {
-            Step::Remember => (s.record.desired, s.record.left_at) = (desired.clone(), None),
+            Step::Remember => {
+                s.record.id = Some(super::record::Id {
+                    namespace: "blue".into(),
+                    name: "web".into(),
+                });
+                (s.record.desired, s.record.left_at) = (desired.clone(), None);
+            }
             Step::NoteEnd { failures } => {
                 (
                     s.record.launched,
@@ -176,6 +182,14 @@ fn deletion_leaves_nothing_from_any_state() {
             }
         );
     }
+}
+
+#[test]
+fn a_removal_is_on_record_before_it_begins() {
+    let mut gone = desired();
+    gone.removed = true;
+    let steps = plan(&gone, &converge(&desired(), nothing(), T0), T0).steps;
+    assert_eq!(steps[..2], [Step::Remember, Step::Kill]);
 }
 
 #[test]

@@ -254,17 +254,4 @@ fn remove(path: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_that_does_not_fit_is_refused_before_a_byte_is_written() {
-        assert_eq!(refuse_if_full("debian", 100 << 20, 1 << 30), Ok(()));
-        let refusal = refuse_if_full("debian", 900 << 20, 1 << 30).unwrap_err();
-        assert_eq!(refusal.reason, "DiskFull");
-        assert!(
-            refusal.message.contains("debian") && refusal.message.contains("free some disk"),
-            "{refusal}"
-        );
-    }
-}
+mod tests;
