@@ -1,8 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;
+use std::sync::LazyLock;
 
-fn schema() -> Schema {
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     Schema::compile(&json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {
             "a": {"type": "integer"},
@@ -18,6 +19,10 @@ fn schema() -> Schema {
         "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
     }}))
     .expect("compiles")
+});
+
+fn schema() -> &'static Schema {
+    &SCHEMA
 }
 
 fn writer(manager: &str, second: i64) -> Writer<'_> {
@@ -35,7 +40,7 @@ fn manifest(spec: Value) -> Value {
 }
 
 fn create(manager: &str, spec: Value) -> Value {
-    apply(None, &manifest(spec), writer(manager, 0), false, &schema()).expect("creates")
+    apply(None, &manifest(spec), writer(manager, 0), false, schema()).expect("creates")
 }
 
 fn again(live: &Value, manager: &str, spec: Value) -> Result<Value, Error> {
@@ -44,7 +49,7 @@ fn again(live: &Value, manager: &str, spec: Value) -> Result<Value, Error> {
         &manifest(spec),
         writer(manager, 1),
         false,
-        &schema(),
+        schema(),
     )
 }
 
@@ -54,7 +59,7 @@ fn forced(live: &Value, manager: &str, spec: Value) -> Value {
         &manifest(spec),
         writer(manager, 1),
         true,
-        &schema(),
+        schema(),
     )
     .expect("forced")
 }
@@ -62,7 +67,7 @@ fn forced(live: &Value, manager: &str, spec: Value) -> Value {
 fn update(old: &Value, manager: &str, edit: impl Fn(&mut Value)) -> Value {
     let mut new = old.clone();
     edit(&mut new);
-    track_update(Some(old), &mut new, writer(manager, 2), &schema());
+    track_update(Some(old), &mut new, writer(manager, 2), schema());
     new
 }
 
@@ -182,6 +187,13 @@ fn an_update_owns_exactly_what_it_changed() {
     });
     let expected = json!({"m Apply": {"f:set": {"v:\"p\"": {}}}, "edit Update": {"f:a": {}, "f:set": {"v:\"q\"": {}}}});
     assert_eq!(owners(&edited), expected);
+    let entries = edited["metadata"]["managedFields"].as_array().unwrap();
+    assert!(
+        entries
+            .iter()
+            .all(|e| e["fieldsV1"].get("f:status").is_none()),
+        "status is not written here"
+    );
     let refused = again(&edited, "m", json!({"a": 1, "set": ["p"]}));
     let conflict = Conflict {
         manager: "edit".into(),
@@ -204,7 +216,7 @@ fn status_belongs_to_the_status_endpoint() {
             subresource: "status",
             ..writer("agent", 3)
         },
-        &schema(),
+        schema(),
     );
     let entry = new["metadata"]["managedFields"][1].clone();
     assert_eq!(
@@ -257,7 +269,7 @@ fn clients_may_rewrite_or_forget_owners_but_not_lose_them_by_accident() {
 #[test]
 fn the_oldest_of_many_updaters_become_one() {
     let mut live = json!({"metadata": {"name": "x"}, "spec": {"labels": {"k": "0"}}});
-    track_update(None, &mut live, writer("m0", 0), &schema());
+    track_update(None, &mut live, writer("m0", 0), schema());
     for i in 1..15 {
         let key = format!("k{i}");
         live = update(&live, &format!("m{i}"), |o| {
@@ -274,7 +286,7 @@ fn the_oldest_of_many_updaters_become_one() {
 fn what_cannot_be_applied_is_refused() {
     let refused = |object: Value, manager: &str| {
         matches!(
-            apply(None, &object, writer(manager, 0), false, &schema()),
+            apply(None, &object, writer(manager, 0), false, schema()),
             Err(Error::Invalid(_))
         )
     };
@@ -337,7 +349,7 @@ proptest! {
     fn applying_twice_is_applying_once(first in any_spec(), second in any_spec()) {
         let live = create("m", first);
         let once = again(&live, "m", second.clone()).expect("applies");
-        let twice = apply(Some(&once), &manifest(second), writer("m", 60), false, &schema()).expect("applies");
+        let twice = apply(Some(&once), &manifest(second), writer("m", 60), false, schema()).expect("applies");
         prop_assert_eq!(once, twice);
     }
 
