@@ -374,7 +374,10 @@ pub(crate) fn complete(
     let by_schema = kind.schema.check(object);
     let schema_holds = by_schema.is_empty();
     errors.extend(by_schema);
-    if schema_holds {
+    // As in Kubernetes, what was once accepted does not stand in the way of a status or a finalizer.
+    let unchanged =
+        kind.origin == Origin::Custom && old.is_some_and(|old| old["spec"] == object["spec"]);
+    if schema_holds && !unchanged {
         errors.extend((kind.validate)(object, old));
     }
     if errors.is_empty() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Between passes over everything when nothing changes.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Before a failed pass is repeated.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(250);
 /// Changes within this time are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How much history the store keeps, and how often older history is dropped.

@@ -111,7 +111,9 @@ pub(crate) async fn collect(server: &Inner) -> bool {
     let failed = stream::iter(steps).map(|(object, step)| async move {
         match apply(server, &object, &step).await {
             Ok(()) => false,
-            Err(failure) if failure.code == 404 || failure.code == 409 => false,
+            Err(failure) if failure.code == 404 => false,
+            // Somebody was faster: look again.
+            Err(failure) if failure.code == 409 => true,
             Err(failure) => {
                 tracing::warn!(key = object.key, ?step, %failure, "garbage collection failed; trying again");
                 true
@@ -122,7 +124,8 @@ pub(crate) async fn collect(server: &Inner) -> bool {
     failed.contains(&true)
 }
 
-fn kind_of<'a>(server: &'a Inner, object: &Object) -> Option<&'a Kind> {
+/// The kind of a stored object.
+pub(crate) fn kind_of<'a>(server: &'a Inner, object: &Object) -> Option<&'a Kind> {
     let text = |field: &str| object.value[field].as_str().unwrap_or_default().to_owned();
     server.kinds.by_kind(&text("apiVersion"), &text("kind"))
 }
@@ -195,8 +198,9 @@ async fn seen(server: &Inner, written: Result<u64, skysail_store::Error>) -> Res
             server.cache.caught_up(revision).await;
             Ok(())
         }
-        // Somebody was faster: its change wakes the collector again.
-        Err(skysail_store::Error::Conflict { .. }) => Ok(()),
+        Err(skysail_store::Error::Conflict { .. }) => {
+            Err(Failure::new(409, "Conflict", "somebody was faster"))
+        }
         Err(other) => Err(other.into()),
     }
 }

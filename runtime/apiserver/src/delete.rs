@@ -8,7 +8,7 @@ use crate::namespaces;
 use crate::read::{Filter, prefix, view};
 use crate::request::Call;
 use crate::server::Inner;
-use crate::write::{Outcome, current, finalizers};
+use crate::write::{Outcome, current, finalizers, is_finished};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use skysail_store::Error;
@@ -67,8 +67,7 @@ pub(crate) async fn delete(
         let object = current(server, kind, namespace, name).await?;
         check(kind, name, &object, options)?;
         let marked = marked(kind, &object, options);
-        let held =
-            !finalizers(&marked).is_empty() || marked["spec"]["finalizers"][0] == "kubernetes";
+        let held = !is_finished(&marked);
         if held && admission::same(&marked, &object.value) {
             return Ok(Outcome {
                 code: 200,

@@ -1,7 +1,7 @@
 //! Namespaces: two always exist, creating needs a live one, deleting one sweeps it.
 
 use crate::admission;
-use crate::collector::MAX_PARALLEL;
+use crate::collector::{MAX_PARALLEL, kind_of};
 use crate::delete::{DeleteOptions, delete};
 use crate::failure::Failure;
 use crate::kinds::Kind;
@@ -84,7 +84,7 @@ pub(crate) async fn ensure(server: &Inner) -> Result<(), Failure> {
 }
 
 /// Deletes what is in namespaces that are being deleted or do not exist, then the empty namespaces. Returns
-/// whether something is left to do.
+/// whether something failed and has to be tried again.
 pub(crate) async fn sweep(server: &Inner) -> bool {
     let Some(kind) = kind(server) else {
         return false;
@@ -112,27 +112,35 @@ pub(crate) async fn sweep(server: &Inner) -> bool {
             }
             occupied.insert(namespace);
             if object.value["metadata"].get("deletionTimestamp").is_none() {
-                doomed.push((what, object));
+                doomed.push(object);
             }
         }
     }
-    stream::iter(doomed)
-        .for_each_concurrent(MAX_PARALLEL, |(what, object)| async move {
-            let options = DeleteOptions { uid: Some(object.meta("uid").into()), ..DeleteOptions::default() };
-            let result = delete(server, what, object.meta("namespace"), object.meta("name"), &options).await;
-            if let Err(failure) = result.as_ref().map(|_| ()).or_else(|f| if f.code == 404 { Ok(()) } else { Err(f) }) {
+    let failed = stream::iter(doomed).map(|object| async move {
+        let Some(what) = kind_of(server, &object) else { return false };
+        let options = DeleteOptions {
+            uid: Some(object.meta("uid").into()),
+            ..DeleteOptions::default()
+        };
+        let (namespace, name) = (object.meta("namespace"), object.meta("name"));
+        match delete(server, what, namespace, name, &options).await {
+            Ok(_) => false,
+            Err(failure) if failure.code == 404 => false,
+            Err(failure) => {
                 tracing::warn!(key = object.key, %failure, "cannot sweep an object of a deleted namespace");
+                true
             }
-        })
-        .await;
-    let mut left = !occupied.is_empty();
-    for (name, object) in ending {
-        if occupied.contains(&name) {
-            continue;
         }
-        left |= !release(server, &object.key, &object.value, object.revision).await;
+    });
+    let failed: Vec<bool> = failed.buffer_unordered(MAX_PARALLEL).collect().await;
+    // What is held by finalizers wakes the sweep when it goes; only failures have to be tried again.
+    let mut again = failed.contains(&true);
+    for (name, object) in ending {
+        if !occupied.contains(&name) {
+            again |= !release(server, &object.key, &object.value, object.revision).await;
+        }
     }
-    left
+    again
 }
 
 /// Removes `spec.finalizers`, and the namespace if nothing else holds it.

@@ -40,7 +40,8 @@ fn setup(error: impl std::fmt::Display) -> TlsError {
 
 /// An acceptor with a fresh server certificate for `names` (DNS names and addresses).
 pub fn acceptor(pki: &Pki, names: &[String]) -> Result<TlsAcceptor, TlsError> {
-    let credential = pki.server(names)?;
+    let names: std::collections::BTreeSet<String> = names.iter().cloned().collect();
+    let credential = pki.server(&names.into_iter().collect::<Vec<_>>())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots

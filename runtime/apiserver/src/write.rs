@@ -278,7 +278,7 @@ fn next_state(
 }
 
 /// Whether an object being deleted has nothing left that keeps it.
-fn is_finished(object: &Value) -> bool {
+pub(crate) fn is_finished(object: &Value) -> bool {
     object["metadata"].get("deletionTimestamp").is_some()
         && finalizers(object).is_empty()
         && !is_held(object)
