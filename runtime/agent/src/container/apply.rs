@@ -128,6 +128,7 @@ impl Work<'_> {
                     .detach(&self.record.attached)
                     .await
                     .map_err(|e| transient(&e))?;
+                site.connect(id, false);
                 self.record.attached.clear();
             }
             Step::Unmount => {
@@ -201,6 +202,7 @@ impl Work<'_> {
         };
         let (network, mounts) = tokio::join!(network, mounts);
         if ports && network.first_failure().is_none() {
+            self.site.connect(self.id, true);
             self.record.attached = self.desired.ports.clone();
         }
         self.steps.0.extend(network.0.into_iter().chain(mounts.0));

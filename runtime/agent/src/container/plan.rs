@@ -46,6 +46,8 @@ pub struct Seen {
     pub namespaces: bool,
     /// Whether its root is mounted.
     pub root: bool,
+    /// Whether this agent process gave its ports to the switch; an earlier one's word is not relied on.
+    pub connected: bool,
     /// Whether anything of it is left here.
     pub anything: bool,
 }
@@ -165,7 +167,7 @@ pub fn plan(desired: &Desired, seen: &Seen, now: Timestamp) -> Plan {
             if seen.record.init != Some(init) {
                 plan.steps.push(Step::Adopt(init));
             }
-            if seen.namespaces && is_complete(desired) && seen.record.attached != desired.ports {
+            if seen.namespaces && is_complete(desired) && !is_connected(desired, seen) {
                 plan.steps.push(Step::Ports);
             }
             plan
@@ -276,7 +278,7 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
     if !seen.root {
         plan.steps.push(Step::Root);
     }
-    if !seen.namespaces || record.attached != desired.ports {
+    if !seen.namespaces || !is_connected(desired, seen) {
         plan.steps.push(Step::Ports);
     }
     plan.steps.push(Step::Start {
@@ -287,6 +289,10 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
 
 fn is_complete(desired: &Desired) -> bool {
     desired.ports.len() == desired.spec.networks.len()
+}
+
+fn is_connected(desired: &Desired, seen: &Seen) -> bool {
+    seen.connected && seen.record.attached == desired.ports
 }
 
 /// Gives back what only a running container needs; without its namespace nobody answers at its addresses.

@@ -45,6 +45,7 @@ pub struct Site {
 struct Known {
     turn: Arc<tokio::sync::Mutex<()>>,
     record: Option<Record>,
+    connected: bool,
     watched: Option<Init>,
     counted: Option<(Instant, Counters)>,
 }
@@ -150,7 +151,7 @@ impl Site {
                     .unwrap_or_else(PoisonError::into_inner)
                     .remove(&range.base);
             }
-            (known.watched, known.counted) = (None, None);
+            (known.connected, known.watched, known.counted) = (false, None, None);
         }
         Ok(())
     }
@@ -198,14 +199,21 @@ impl Site {
             .map_or(ImageState::Absent, |i| self.images.state(&i.digest));
         let anything =
             self.paths.container(id).exists() || self.paths.mounts(id).exists() || netns || userns;
+        let connected = self.known().get(id).is_some_and(|k| k.connected);
         Ok(Seen {
             record,
             process,
             image,
             namespaces: netns && (userns || !private),
             root,
+            connected,
             anything,
         })
+    }
+
+    /// Notes whether the switch has the ports of a container.
+    pub fn connect(&self, id: &Id, connected: bool) {
+        self.known().entry(id.clone()).or_default().connected = connected;
     }
 
     /// Raises an alarm when `init` ends; once per process.

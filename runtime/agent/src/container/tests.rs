@@ -57,6 +57,7 @@ fn nothing() -> Seen {
         image: ImageState::Present,
         namespaces: false,
         root: false,
+        connected: false,
         anything: false,
     }
 }
@@ -87,7 +88,7 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
             Step::TakeIds => s.record.ids = Some(super::idmap::IdRange { base: 1 << 20 }),
             Step::Namespaces => s.namespaces = true,
             Step::Root => s.root = true,
-            Step::Ports => s.record.attached = desired.ports.clone(),
+            Step::Ports => (s.record.attached, s.connected) = (desired.ports.clone(), true),
             Step::Start { again } => {
                 (
                     s.process,
@@ -107,7 +108,10 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
                     s.record.ended_at,
                 ) = (None, None, false, 0, None);
             }
-            Step::DetachPorts => s.record.attached.clear(),
+            Step::DetachPorts => {
+                s.record.attached.clear();
+                s.connected = false;
+            }
             Step::Unmount => s.root = false,
             Step::DropNamespaces => s.namespaces = false,
             Step::Forget => (s.record, s.anything) = (Record::default(), false),
@@ -252,9 +256,14 @@ fn a_container_that_was_stopped_and_is_wanted_again_starts_without_counting_a_re
 }
 
 #[test]
-fn an_agent_that_starts_anew_leaves_a_running_container_alone() {
+fn an_agent_that_starts_anew_only_makes_sure_of_the_ports_of_a_running_container() {
     let seen = converge(&desired(), nothing(), T0);
     assert_eq!(plan(&desired(), &seen, T0), Plan::default());
+    let anew = Seen {
+        connected: false,
+        ..seen.clone()
+    };
+    assert_eq!(plan(&desired(), &anew, T0).steps, [Step::Ports]);
     let lost = Seen {
         record: Record {
             init: None,
