@@ -217,8 +217,7 @@ fn counts(path: &[Step], subresource: &str) -> bool {
 
 /// What differs between two states, of what the writer may own.
 fn changes(old: &Value, new: &Value, writer: Writer<'_>, schema: &Schema) -> object::Difference {
-    let contents = |object| object::contents(&schema.root, object);
-    let mut difference = object::compare(&contents(old), &contents(new));
+    let mut difference = object::compare(&schema.root, old, new);
     difference
         .set
         .0

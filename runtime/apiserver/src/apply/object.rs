@@ -3,7 +3,7 @@
 use super::field_set::{FieldPath, FieldSet, Step};
 use crate::schema::{ListType, Node};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -209,15 +209,91 @@ pub(super) struct Difference {
     pub(super) removed: FieldSet,
 }
 
-pub(super) fn compare(old: &Contents<'_>, new: &Contents<'_>) -> Difference {
+/// Compares two states of an object; what is equal is not looked into.
+pub(super) fn compare(node: &Node, old: &Value, new: &Value) -> Difference {
     let mut difference = Difference::default();
-    for (path, content) in new {
-        if old.get(path) != Some(content) {
-            difference.set.0.insert(path.clone());
+    let root = Some(node);
+    differ(
+        root,
+        [Some(old), Some(new)],
+        false,
+        &mut Vec::new(),
+        &mut difference,
+    );
+    difference
+}
+
+/// `member`: is this path one that is owned as such, whatever is below?
+fn differ(
+    node: Option<&Node>,
+    states: [Option<&Value>; 2],
+    member: bool,
+    path: &mut FieldPath,
+    difference: &mut Difference,
+) {
+    match states {
+        [old, new] if old == new => {}
+        [Some(Value::Object(old)), Some(Value::Object(new))]
+            if is_granular(node) && !old.is_empty() && !new.is_empty() =>
+        {
+            let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            for name in names {
+                path.push(Step::Field(name.clone()));
+                let declared = node.is_some_and(|node| node.properties.contains_key(name));
+                differ(
+                    child(node, name),
+                    [old.get(name), new.get(name)],
+                    !declared,
+                    path,
+                    difference,
+                );
+                path.pop();
+            }
+        }
+        [Some(Value::Array(old)), Some(Value::Array(new))]
+            if is_associative(node) && !old.is_empty() && !new.is_empty() =>
+        {
+            let members = |list: &'_ [Value]| -> BTreeMap<Step, usize> {
+                list.iter()
+                    .enumerate()
+                    .map(|(i, member)| (step(node, member, i), i))
+                    .collect()
+            };
+            let (before, after) = (members(old), members(new));
+            let steps: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+            for step in steps {
+                path.push(step.clone());
+                let states = [
+                    before.get(step).map(|i| &old[*i]),
+                    after.get(step).map(|i| &new[*i]),
+                ];
+                differ(items(node), states, true, path, difference);
+                path.pop();
+            }
+        }
+        [old, new] => {
+            let mut contents = |state: Option<&'_ Value>| {
+                let mut found = Contents::new();
+                if let Some(value) = state {
+                    collect(node, value, path, &mut found);
+                    if member {
+                        found.entry(path.clone()).or_insert(Content::Branch);
+                    }
+                }
+                found
+                    .into_iter()
+                    .map(|(path, content)| (path, content == Content::Branch))
+                    .collect()
+            };
+            let (old, new): (BTreeMap<FieldPath, bool>, BTreeMap<FieldPath, bool>) =
+                (contents(old), contents(new));
+            let gone = old.keys().filter(|path| !new.contains_key(*path)).cloned();
+            difference.removed.0.extend(gone);
+            // Leaves stand here only where they differ.
+            let set = new
+                .into_iter()
+                .filter(|(path, branch)| !branch || old.get(path) != Some(&true));
+            difference.set.0.extend(set.map(|(path, _)| path));
         }
     }
-    for path in old.keys().filter(|path| !new.contains_key(*path)) {
-        difference.removed.0.insert(path.clone());
-    }
-    difference
 }

@@ -387,6 +387,25 @@ proptest! {
     }
 
     #[test]
+    fn a_comparison_finds_what_comparing_every_field_finds(old in any_spec(), new in any_spec(), odd in 0..4) {
+        let (mut old, new) = (manifest(old), manifest(new));
+        // Also where types differ.
+        match odd {
+            0 => old["spec"]["labels"] = json!(1),
+            1 => old["spec"]["keyed"] = json!("x"),
+            2 => old["other"] = json!({"x": {"y": 1}}),
+            _ => {}
+        }
+        let root = &schema().root;
+        let (before, after) = (object::contents(root, &old), object::contents(root, &new));
+        let set = after.iter().filter(|(path, content)| before.get(*path) != Some(content));
+        let removed = before.keys().filter(|path| !after.contains_key(*path));
+        let found = object::compare(root, &old, &new);
+        prop_assert_eq!(found.set, FieldSet(set.map(|(path, _)| path.clone()).collect()));
+        prop_assert_eq!(found.removed, FieldSet(removed.cloned().collect()));
+    }
+
+    #[test]
     fn every_owned_field_exists(ours in any_spec(), theirs in any_spec(), edit in any_spec()) {
         let live = forced(&create("one", ours), "two", theirs);
         let edited = update(&live, "edit", |o| o["spec"] = edit.clone());
