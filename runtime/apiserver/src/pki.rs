@@ -183,3 +183,27 @@ impl Pki {
         self.sign(params)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_authority_is_made_once_and_kept_from_others() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let made = Pki::open(dir.path()).expect("made");
+        let found = Pki::open(dir.path()).expect("found");
+        assert_eq!(made.ca(), found.ca());
+        for file in ["ca.key", "ca.crt"] {
+            let mode = std::fs::metadata(dir.path().join("pki").join(file))
+                .expect("there")
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        std::fs::write(dir.path().join("pki/ca.key"), "nonsense").expect("written");
+        let refused = Pki::open(dir.path()).err().expect("refused").to_string();
+        assert!(refused.contains("remove both files"), "{refused}");
+    }
+}
