@@ -90,22 +90,24 @@ impl Keeper {
                 self.site.watch(&id, init);
             }
         }
-        if tokio::time::timeout(PATIENCE, self.cache.ready())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(PATIENCE, self.ready()).await.is_err() {
             tracing::warn!("the control plane does not answer; containers run on as last known");
             self.site
                 .recorded()
                 .into_iter()
                 .for_each(|id| self.look(id));
-            self.cache.ready().await;
+            self.ready().await;
         }
         self.listed.store(true, Ordering::Release);
         self.site
             .recorded()
             .into_iter()
             .for_each(|id| self.look(id));
+    }
+
+    /// Waits until containers and their ports are listed. Before, "absent" means nothing.
+    async fn ready(&self) {
+        tokio::join!(self.cache.ready(), self.containers.ports.ready());
     }
 
     fn find(&self, id: &Id) -> Option<Arc<Container>> {
@@ -125,9 +127,10 @@ impl Keeper {
     async fn turn(&self, id: &Id) -> Result<(), Error> {
         let _turn = self.site.turn(id).await;
         let record = self.site.record(id);
-        let desired = match self.find(id) {
+        let listed = self.listed.load(Ordering::Acquire);
+        let desired = match self.find(id).filter(|_| listed) {
             Some(container) => self.containers.desired(&container),
-            None if self.listed.load(Ordering::Acquire) => return self.leave(id).await,
+            None if listed => return self.leave(id).await,
             None => record.desired,
         };
         if desired.removed {
