@@ -71,8 +71,6 @@ pub async fn pair(near: &str, far: &Far, offload: bool) -> Result<()> {
             near,
             "mtu",
             &mtu,
-            "addrgenmode",
-            "none",
             "type",
             "veth",
             "peer",
@@ -136,17 +134,7 @@ pub async fn tunnel(vni: u32, mtu: u32) -> Result<()> {
     );
     if index(&device).is_none() {
         let mut args = vec![
-            "link",
-            "add",
-            &device,
-            "mtu",
-            &mtu,
-            "addrgenmode",
-            "none",
-            "type",
-            "vxlan",
-            "id",
-            &id,
+            "link", "add", &device, "mtu", &mtu, "type", "vxlan", "id", &id,
         ];
         args.extend(["dstport", &port, "nolearning", "noudpcsum", "ttl", "64"]);
         Command::new("ip").args(args).run().await?;

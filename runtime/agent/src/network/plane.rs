@@ -374,10 +374,9 @@ impl Plane {
         let wanted = self.wanted_ports(view);
         let ports = switch::ports().await?;
         let stale = |name: &String, port: &switch::Port| {
-            // A device that was made again under the same name: the switch still holds the dead one.
-            let dead =
-                port.index.is_some() && name != SHARED_TUNNEL && links::index(name) != port.index;
-            port.owner.is_some() && name != BRIDGE && (!wanted.contains_key(name) || dead)
+            port.owner.is_some()
+                && name != BRIDGE
+                && (!wanted.contains_key(name) || is_dead(name, port))
         };
         let remove: Vec<String> = ports
             .iter()
@@ -567,6 +566,14 @@ impl Plane {
         let mut present = switch::ports().await?;
         let wanted = self.wanted_ports(view);
         let there = |p: &&NewPort| p.name == SHARED_TUNNEL || links::index(&p.name).is_some();
+        // A device that was made again in this pass: the switch must let go of the dead one first.
+        let dead: Vec<String> = present
+            .iter()
+            .filter(|(n, p)| is_dead(n, p))
+            .map(|(n, _)| n.clone())
+            .collect();
+        switch::remove_ports(&dead).await?;
+        present.retain(|name, _| !dead.contains(name));
         let missing = |p: &&NewPort| !present.contains_key(&p.name);
         let add: Vec<NewPort> = wanted
             .values()
@@ -627,4 +634,10 @@ impl Plane {
         }
         Ok(())
     }
+}
+
+/// Whether the switch holds a device that is gone, or has been made again under the same name.
+fn is_dead(name: &str, port: &switch::Port) -> bool {
+    let kernel = name != SHARED_TUNNEL && name != BRIDGE && port.owner.is_some();
+    kernel && port.index.is_some() && links::index(name) != port.index
 }

@@ -1,0 +1,153 @@
+//! The agent's side of the tests: this test program, run again inside a host's namespaces, with a network
+//! plane, an API that serves the Ports that the test pushes, and commands on standard input. Until Ports are pushed
+//! the API is out of service.
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skysail_agent::network::{NetworkPlane, Settings};
+use skysail_schemas::PortSpec;
+use skysail_schemas::port::Port;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io::BufRead;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use tokio::sync::watch;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::WatchStream;
+
+/// Variable that carries [`Identity`] to the agent.
+pub const ROLE: &str = "SKYSAIL_TEST_HOST";
+/// Marks an answer among whatever else is printed.
+pub const ANSWER: &str = "answer ";
+
+/// Which host the agent is on.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Identity {
+    pub host: String,
+    pub cloud: String,
+    pub internal: IpAddr,
+    pub external: IpAddr,
+}
+
+/// What the test asks of an agent.
+#[derive(Serialize, Deserialize, Debug)]
+pub enum Command {
+    Ports(Vec<Port>),
+    Attach(PathBuf, Vec<PortSpec>),
+    Detach(Vec<PortSpec>),
+}
+
+/// Runs until standard input ends.
+pub fn run(identity: &str) {
+    let identity: Identity = serde_json::from_str(identity).unwrap();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(std::io::stderr)
+        .init();
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(serve(identity));
+}
+
+async fn serve(identity: Identity) {
+    let (ports, followed) = watch::channel(None::<Vec<Port>>);
+    let api = Router::new()
+        .route("/apis/skysail.dev/v1alpha1/ports", get(list))
+        .with_state(followed);
+    let settings = Settings {
+        host: identity.host,
+        cloud: Some(identity.cloud),
+        internal: Some(identity.internal),
+        external: Some(identity.external),
+        protected: Vec::new(),
+        run_dir: "/run/skysail".into(),
+        data_dir: "/var/lib/skysail".into(),
+    };
+    let plane = NetworkPlane::start(settings, kube::Client::new(api, "default"))
+        .await
+        .unwrap();
+    println!("\n{ANSWER}\"started\"");
+    let (send, mut lines) = tokio::sync::mpsc::channel(8);
+    std::thread::spawn(move || {
+        std::io::stdin()
+            .lock()
+            .lines()
+            .try_for_each(|l| send.blocking_send(l.unwrap()))
+    });
+    while let Some(line) = lines.recv().await {
+        let outcome = match serde_json::from_str(&line).unwrap() {
+            Command::Ports(list) => {
+                ports.send_replace(Some(list));
+                Ok(())
+            }
+            Command::Attach(netns, ports) => plane.attach(&netns, &ports).await,
+            Command::Detach(ports) => plane.detach(&ports).await,
+        };
+        println!(
+            "\n{ANSWER}{}",
+            json!(outcome.err().map_or("done".to_owned(), |e| e.to_string()))
+        );
+    }
+}
+
+fn selected(ports: &[Port], selector: &str) -> Vec<Port> {
+    let (field, value) = selector.split_once('=').unwrap();
+    let matches = |p: &&Port| match field {
+        "spec.vni" => p.spec.vni.to_string() == value,
+        "spec.location.host" => p.spec.location.as_ref().is_some_and(|l| l.host == value),
+        other => panic!("an agent may not select by {other}"),
+    };
+    ports.iter().filter(matches).cloned().collect()
+}
+
+type Api = State<watch::Receiver<Option<Vec<Port>>>>;
+
+async fn list(State(ports): Api, Query(query): Query<HashMap<String, String>>) -> Response {
+    let selector = query["fieldSelector"].clone();
+    let Some(all) = ports.borrow().clone() else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let now = selected(&all, &selector);
+    if query.get("watch").is_none_or(|w| w != "true") {
+        let list = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "PortList", "metadata": {"resourceVersion": "1"}, "items": now});
+        return Json(list).into_response();
+    }
+    let mut before: HashMap<String, Port> = HashMap::new();
+    let lines = WatchStream::new(ports).map(move |list| {
+        let now: HashMap<String, Port> = selected(list.as_deref().unwrap_or(&[]), &selector)
+            .into_iter()
+            .map(|p| (name(&p), p))
+            .collect();
+        let event = |kind: &str, port: &Port| -> String {
+            let mut object: Value = serde_json::to_value(port).unwrap();
+            object["metadata"]["resourceVersion"] = "1".into();
+            format!("{}\n", json!({"type": kind, "object": object}))
+        };
+        let changed = now
+            .values()
+            .filter(|p| before.get(&name(p)) != Some(p))
+            .map(|p| event("MODIFIED", p));
+        let gone = before
+            .values()
+            .filter(|p| !now.contains_key(&name(p)))
+            .map(|p| event("DELETED", p));
+        let text: String = changed.chain(gone).collect();
+        before = now;
+        Ok::<_, Infallible>(text)
+    });
+    Body::from_stream(lines).into_response()
+}
+
+fn name(port: &Port) -> String {
+    format!(
+        "{}/{}",
+        port.metadata.namespace.as_deref().unwrap_or(""),
+        port.metadata.name.as_deref().unwrap_or("")
+    )
+}
