@@ -448,34 +448,27 @@ impl Plane {
     }
 
     /// Makes the interfaces of containers where they are new or missing.
-    async fn make_devices(&mut self, view: &View) -> BTreeMap<PortKey, Error> {
+    async fn make_devices(&self, view: &View) -> BTreeMap<PortKey, Error> {
         let offload = links::offload(self.datapath);
-        let plane = &*self;
         let missing = |k: &PortKey, a: &Attachment| {
-            plane.fresh.contains(k)
+            self.fresh.contains(k)
                 || links::index(&links::container_device(k.0, k.1)).is_none()
                     && links::is_namespace(&a.netns)
         };
         let make = |(k, a): (PortKey, &Attachment)| {
             let attachment = a.clone();
-            async move { (k, plane.make_device(k, &attachment, view, offload).await) }
+            async move { (k, self.make_device(k, &attachment, view, offload).await) }
         };
         let made = join_all(
-            plane
-                .attachments
+            self.attachments
                 .iter()
                 .filter(|(k, a)| missing(k, a))
                 .map(|(k, a)| make((*k, a))),
         )
         .await;
-        let failed: BTreeMap<PortKey, Error> = made
-            .into_iter()
+        made.into_iter()
             .filter_map(|(k, r)| Some((k, r.err()?)))
-            .collect();
-        for key in failed.keys() {
-            self.attachments.remove(key);
-        }
-        failed
+            .collect()
     }
 
     async fn make_device(
@@ -639,5 +632,5 @@ impl Plane {
 /// Whether the switch holds a device that is gone, or has been made again under the same name.
 fn is_dead(name: &str, port: &switch::Port) -> bool {
     let kernel = name != SHARED_TUNNEL && name != BRIDGE && port.owner.is_some();
-    kernel && port.index.is_some() && links::index(name) != port.index
+    kernel && (port.number.is_none() || links::index(name) != port.index)
 }
