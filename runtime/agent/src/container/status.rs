@@ -82,10 +82,10 @@ fn told(
         );
     }
     if let Some((step, e)) = failure {
-        let phase = if desired.runs() {
-            ContainerPhase::Starting
-        } else {
-            ContainerPhase::Stopping
+        let phase = match (record.init, desired.runs()) {
+            (Some(_), true) => ContainerPhase::Running,
+            (None, true) => ContainerPhase::Starting,
+            (_, false) => ContainerPhase::Stopping,
         };
         return (
             phase,
