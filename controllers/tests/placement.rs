@@ -1,5 +1,7 @@
 //! Placement against a real API server: never two hosts, never too full, always explained.
 
+#![allow(clippy::unwrap_used)] // A test says by panicking what went wrong.
+
 mod world;
 
 use kube::ResourceExt;

@@ -30,6 +30,12 @@ pub struct Controllers {
 }
 
 impl Controllers {
+    /// Asks them to stop and waits until they have.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
     /// Kills them at whatever they are doing.
     pub async fn kill(self) {
         self.task.abort();
