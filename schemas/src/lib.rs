@@ -41,6 +41,7 @@ pub mod network;
 pub mod port;
 pub mod quantity;
 pub mod segment;
+pub mod session;
 pub mod validate;
 
 pub use cloud::{Cloud, CloudSpec, CloudStatus};

@@ -17,6 +17,7 @@ pub mod heartbeat;
 pub mod image;
 pub mod network;
 pub mod ports;
+pub mod sessions;
 pub mod usage;
 
 use container::keeper::Keeper;
@@ -170,6 +171,7 @@ pub async fn serve(
     )
     .watches(&ports, of_port)
     .wakes(wakes);
+    let sessions = sessions::run(client.clone(), host.clone(), Paths::new(&data_dir), shutdown.clone());
     let heartbeat = Heartbeat::new(host, client, site, data_dir);
 
     tracing::info!(version = VERSION, "agent runs");
@@ -178,6 +180,7 @@ pub async fn serve(
         keeper.run(alarmed, shutdown.clone()),
         heartbeat.renew(shutdown.clone()),
         heartbeat.report(shutdown.clone()),
+        sessions,
     );
     Ok(())
 }

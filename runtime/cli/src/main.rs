@@ -3,11 +3,11 @@
 
 mod connect;
 mod manifest;
+mod session;
 mod system;
 mod verbs;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "skysail", version, about = "System containers on the VMs of several clouds, from manifests", arg_required_else_help = true)]
@@ -25,41 +25,39 @@ enum Verb {
     Up(system::up::Up),
     /// Remove every trace of it
     Down(system::down::Down),
-    /// Make the server's objects what manifests say
-    Apply(verbs::apply::Apply),
-    /// Run the agent of a host
-    Agent(system::agent::Agent),
     /// Run the API server and the controllers
     Server(system::server::Server),
+    /// Run the agent of a host
+    Agent(system::agent::Agent),
+    #[command(flatten)]
+    Client(verbs::Verb),
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let Arguments { kubeconfig, verb } = Arguments::parse();
     let written = || kubeconfig.clone().unwrap_or_else(|| "kubeconfig".into());
     let result = match verb {
-        Verb::Up(args) => system::up::run(args, written()).await,
-        Verb::Down(args) => system::down::run(args, written()).await,
-        Verb::Apply(args) => match connect::client(kubeconfig.as_deref()).await {
-            Ok((client, namespace)) => verbs::apply::run(&client, &namespace, args).await,
-            Err(e) => Err(e),
-        },
-        Verb::Agent(args) => {
-            log();
-            system::agent::run(args, &written()).await
-        }
+        Verb::Up(args) => system::up::run(args, written()).await.map(|()| 0),
+        Verb::Down(args) => system::down::run(args, written()).await.map(|()| 0),
         Verb::Server(args) => {
             log();
-            system::server::run(args).await
+            system::server::run(args).await.map(|()| 0)
         }
+        Verb::Agent(args) => {
+            log();
+            system::agent::run(args, &written()).await.map(|()| 0)
+        }
+        Verb::Client(verb) => verbs::run(verb, kubeconfig.as_deref()).await,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    // Not by returning: a read of standard input that nobody will answer must not keep the process.
+    std::process::exit(match result {
+        Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    })
 }
 
 /// Daemons log to standard error; `RUST_LOG` chooses what.

@@ -2,7 +2,7 @@
 
 pub mod agent;
 pub mod down;
-// pub mod prove;
+pub mod prove;
 pub mod server;
 pub mod up;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! `skysail up`: a whole system on this machine, in one command.
 
 use super::watch::{Journal, until_ready};
-use super::{Site, need_root};
+use super::{Site, need_root, prove};
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use skysail_clouds::sandbox;
@@ -78,7 +78,7 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
         until_ready(&client, &journal, args.timeout).await?;
     }
     if args.prove {
-        bail!("prove");
+        prove::run(&client, &journal).await?;
     }
     journal.say("up");
     let shown = kubeconfig.display();
