@@ -32,14 +32,12 @@ impl Journal {
     pub fn say(&self, text: impl std::fmt::Display) {
         eprintln!("{:>7.1}s  {text}", self.begun.elapsed().as_secs_f64());
     }
-    /// Since the start.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
-    }
 }
 
 struct State {
     ready: bool,
+    /// What must change for the line to be worth printing again: not every word of the message.
+    gist: String,
     line: String,
 }
 
@@ -60,7 +58,10 @@ fn state(kind: &str, object: &DynamicObject) -> State {
         (false, _) if message.is_empty() => format!("{kind} {name}: {reason}"),
         (false, _) => format!("{kind} {name}: {reason}: {message}"),
     };
-    State { ready: is_ready, line }
+    // What the object itself does is told step by step; what waits for others is told once.
+    let own = matches!(kind, "Image" | "Host");
+    let gist = if own { line.clone() } else { format!("{is_ready} {reason} {place}") };
+    State { ready: is_ready, gist, line }
 }
 
 async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State>> {
@@ -92,9 +93,9 @@ pub async fn until_ready(client: &kube::Client, journal: &Journal, limit: Durati
     loop {
         let now = states(client).await?;
         for (key, state) in &now {
-            if shown.get(key) != Some(&state.line) {
+            if shown.get(key) != Some(&state.gist) {
                 journal.say(&state.line);
-                shown.insert(key.clone(), state.line.clone());
+                shown.insert(key.clone(), state.gist.clone());
                 changed = Instant::now();
             }
         }

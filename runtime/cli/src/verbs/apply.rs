@@ -145,8 +145,11 @@ async fn apply(client: &kube::Client, target: &Target, dry_run: bool) -> Result<
         let mut request = request.create(&params, serde_json::to_vec(&object)?)?;
         let uri = format!("{}&fieldValidation=Strict", request.uri());
         *request.uri_mut() = uri.parse()?;
-        client.request::<Value>(request).await.map_err(refused)?;
-        return Ok(Done::Created);
+        return match client.request::<Value>(request).await {
+            // Somebody made it in the meantime: it is there now, so this ends.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Box::pin(apply(client, target, dry_run)).await,
+            other => other.map(|_| Done::Created).map_err(refused),
+        };
     };
     let live = serde_json::to_value(live)?;
     let last = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str);

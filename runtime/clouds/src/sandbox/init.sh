@@ -21,8 +21,10 @@ while :; do
         setsid "$service" >>"/var/log/skysail/$name.log" 2>&1 </dev/null &
         pid[$name]=$!
     done
-    sleep 1 &
-    nap=$!
+    # The nap is left to end by itself: ending it here would end the next wait at once, and so on without rest.
+    if ! { [[ -n $nap ]] && kill -0 "$nap" 2>/dev/null; }; then
+        sleep 1 &
+        nap=$!
+    fi
     wait -n
-    kill "$nap" 2>/dev/null
 done
