@@ -16,6 +16,7 @@ const LOG: &str = "/var/log/openvswitch";
 const DATABASE: &str = "/etc/openvswitch/conf.db";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const OWNER: &str = "skysail";
+const INDEX: &str = "skysail-index";
 
 /// Which of its two data paths Open vSwitch uses here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl Datapath {
 pub struct Port {
     /// OpenFlow number; none while the device could not be opened.
     pub number: Option<u32>,
-    /// Index of the kernel device that the switch holds.
+    /// Index of the kernel device when it was connected. The switch's own column follows the name: it shows the
+    /// index of a device that was made again, while the switch still listens on the dead one.
     pub index: Option<u32>,
     /// The object that it is for, if it is ours.
     pub owner: Option<String>,
@@ -194,7 +196,7 @@ pub async fn ports() -> Result<BTreeMap<String, Port>> {
     let text = vsctl([
         "--no-wait",
         "--format=json",
-        "--columns=name,ofport,ifindex,external_ids",
+        "--columns=name,ofport,external_ids",
         "list",
         "Interface",
     ])
@@ -206,23 +208,23 @@ pub async fn ports() -> Result<BTreeMap<String, Port>> {
 fn read_ports(text: &str) -> Option<BTreeMap<String, Port>> {
     let listing: Listing = serde_json::from_str(text).ok()?;
     let port = |row: Vec<serde_json::Value>| {
-        let [name, number, index, ids] = <[serde_json::Value; 4]>::try_from(row).ok()?;
-        let small = |v: &serde_json::Value| {
-            v.as_i64()
-                .and_then(|n| u32::try_from(n).ok())
-                .filter(|n| *n > 0)
-        };
+        let [name, number, ids] = <[serde_json::Value; 3]>::try_from(row).ok()?;
+        let number = number
+            .as_i64()
+            .and_then(|n| u32::try_from(n).ok())
+            .filter(|n| *n > 0);
         let pairs = ids.get(1)?.as_array()?.clone();
-        let owner = pairs
-            .iter()
-            .find(|p| p[0] == OWNER)
-            .and_then(|p| p[1].as_str())
-            .map(str::to_owned);
+        let id = |key: &str| {
+            let pair = pairs.iter().find(|p| p[0] == key);
+            pair.and_then(|p| p[1].as_str()).map(str::to_owned)
+        };
+        let index = id(INDEX).and_then(|i| i.parse().ok());
+        let owner = id(OWNER);
         Some((
             name.as_str()?.to_owned(),
             Port {
-                number: small(&number),
-                index: small(&index),
+                number,
+                index,
                 owner,
             },
         ))
@@ -252,6 +254,7 @@ pub async fn add_ports(ports: &[NewPort]) -> Result<()> {
             .map(str::to_owned),
         );
         args.push(format!("external_ids:{OWNER}=\"{}\"", port.owner));
+        args.extend(super::links::index(&port.name).map(|i| format!("external_ids:{INDEX}={i}")));
         args.extend(port.settings.iter().cloned());
     }
     vsctl(args.iter().map(String::as_str)).await?;
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_port_is_read_with_its_owner_and_one_without_device_has_no_number() {
-        let text = r#"{"data":[["skc1",2,7,["map",[["skysail","7/10.0.0.2"]]]],["skx7",-1,["set",[]],["map",[]]]],"headings":[]}"#;
+        let text = r#"{"data":[["skc1",2,["map",[["skysail","7/10.0.0.2"],["skysail-index","7"]]]],["skx7",-1,["map",[]]]],"headings":[]}"#;
         let ports = read_ports(text).unwrap();
         assert_eq!(
             ports["skc1"],
