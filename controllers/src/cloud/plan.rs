@@ -31,7 +31,7 @@ pub struct Observed {
 }
 
 /// What is to be done.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default, PartialEq)]
 pub struct Plan {
     /// MachineTypes to make.
     pub create: Vec<MachineType>,
@@ -45,14 +45,45 @@ pub struct Plan {
     pub retire: bool,
 }
 
+/// As in the log: names only.
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names =
+            |types: &[Arc<MachineType>]| types.iter().map(|t| t.name_any()).collect::<Vec<_>>();
+        let create: Vec<String> = self.create.iter().map(ResourceExt::name_any).collect();
+        let update: Vec<String> = self.update.iter().map(|(t, _)| t.name_any()).collect();
+        f.debug_struct("Plan")
+            .field("create", &create)
+            .field("update", &update)
+            .field("withdraw", &names(&self.withdraw))
+            .field("reap", &self.reap)
+            .field("retire", &self.retire)
+            .finish()
+    }
+}
+
+/// Whether somebody else has set what the MachineType says: then it is theirs.
+fn overridden(there: &MachineType) -> bool {
+    let others = there
+        .managed_fields()
+        .iter()
+        .filter(|m| m.manager.as_deref() != Some("cloud"));
+    others
+        .filter_map(|m| m.fields_v1.as_ref())
+        .any(|fields| fields.0.get("f:spec").is_some())
+}
+
 /// Decides.
 pub fn plan(cloud: &Cloud, observed: &Observed) -> Plan {
+    let leaving = cloud.meta().deletion_timestamp.is_some();
     let own: Vec<&Arc<MachineType>> = observed
         .types
         .iter()
-        .filter(|t| is_owned_by(&***t, &cloud.uid().unwrap_or_default()))
+        .filter(|t| {
+            is_owned_by(&***t, &cloud.uid().unwrap_or_default()) && (leaving || !overridden(t))
+        })
         .collect();
-    if cloud.meta().deletion_timestamp.is_some() {
+    if leaving {
         let empty = observed.hosts.is_empty();
         let withdraw = if empty {
             own.into_iter().cloned().collect()

@@ -4,6 +4,7 @@ use super::plan::{self, Observed, Plan};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::json;
 use skysail_clouds::{Machine, Offer, SshTarget, State};
 use skysail_reconcile::{Error, Next, Steps};
 use skysail_schemas::{
@@ -131,6 +132,19 @@ fn a_machine_type_that_somebody_wrote_is_never_touched() {
     let mut theirs = (*made(&seen)[0]).clone();
     theirs.metadata.owner_references = None;
     theirs.spec.price_per_hour = Some("9".into());
+    let mut edited = (*made(&seen)[0]).clone();
+    edited.spec.price_per_hour = Some("9".into());
+    let entry = json!({ "manager": "kubectl", "fieldsV1": { "f:spec": { "f:pricePerHour": {} } } });
+    edited.metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
+    for offers in [vec![offer("small", "0.02")], vec![]] {
+        let mut seen = offering(offers);
+        seen.types = vec![Arc::new(edited.clone())];
+        assert_eq!(
+            plan::plan(&cloud(), &seen),
+            Plan::default(),
+            "an edit wins over the offer"
+        );
+    }
     seen.types = vec![Arc::new(theirs)];
     assert_eq!(plan::plan(&cloud(), &seen), Plan::default());
     seen.offers = Some(Ok(vec![]));

@@ -64,7 +64,7 @@ pub struct Observed {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Step {
     /// Set the labels.
     Label(BTreeMap<String, String>),
@@ -90,6 +90,13 @@ pub enum Step {
     Delete(String),
     /// Forget what is known of the machine here and in the API.
     Forget,
+}
+
+/// As in the log: what, not with what.
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.title())
+    }
 }
 
 impl Step {
@@ -157,7 +164,12 @@ pub fn plan(host: &Host, observed: &Observed) -> Plan {
     {
         steps.push(Step::Label(observed.labels.clone()));
     }
-    let order = observed.order.as_ref().ok();
+    // Making a machine takes its time: the Host says that it is at it before it is.
+    let said = host
+        .status
+        .as_ref()
+        .is_some_and(|s| s.phase != HostPhase::Pending);
+    let order = observed.order.as_ref().ok().filter(|_| said);
     match (&observed.machine, order) {
         (Seen::Absent, Some(order)) => steps.push(Step::Create {
             order: Box::new(order.clone()),
@@ -318,7 +330,7 @@ fn facts(observed: &Observed, report: &Report, machine: bool, before: HostPhase)
             Fact::no("Provisioned", "Starting", "the machine is booting")
         }
         _ if machine => Fact::yes("Provisioned", "Running", "the machine runs"),
-        _ => Fact::no("Provisioned", "Ordering", "the machine is not ordered yet"),
+        _ => Fact::no("Provisioned", "Ordering", "the machine is being ordered"),
     };
     let up = provisioned.status == Some(true);
     let mut facts = vec![provisioned];

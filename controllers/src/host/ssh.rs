@@ -128,7 +128,7 @@ impl Folder {
             .unwrap_or_default();
         tokio::fs::write(
             &config,
-            format!("Host *\nLogLevel ERROR\nGlobalKnownHostsFile /dev/null\n{proxy}"),
+            format!("Host *\nLogLevel ERROR\nGlobalKnownHostsFile /dev/null\nCiphers ^aes128-gcm@openssh.com\n{proxy}"),
         )
         .await
         .map_err(here)?;

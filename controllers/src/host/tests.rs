@@ -29,6 +29,16 @@ fn host() -> Host {
     )
 }
 
+/// A Host that has said that its machine is being ordered.
+fn ordering() -> Host {
+    let mut host = host();
+    host.status = Some(skysail_schemas::HostStatus {
+        phase: HostPhase::Provisioning,
+        ..Default::default()
+    });
+    host
+}
+
 fn leaving() -> Host {
     let mut host = host();
     host.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
@@ -170,12 +180,12 @@ fn a_machine_that_is_absent_is_ordered_and_one_that_stopped_is_started_whatever_
             anew,
         };
         assert_eq!(
-            plan::plan(&host(), &observed(Seen::Absent, heartbeat, None)),
+            plan::plan(&ordering(), &observed(Seen::Absent, heartbeat, None)),
             [create(true)]
         );
         assert_eq!(
             plan::plan(
-                &host(),
+                &ordering(),
                 &observed(Seen::Present(machine(State::Stopped)), heartbeat, None)
             ),
             [create(false)]
