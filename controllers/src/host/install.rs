@@ -7,18 +7,6 @@ use std::time::Duration;
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(600);
 
-const OVSDB: &str = "#!/bin/sh
-mkdir -p /run/openvswitch /etc/openvswitch /var/log/openvswitch
-rm -f /run/openvswitch/ovsdb-server.pid
-[ -s /etc/openvswitch/conf.db ] || ovsdb-tool create /etc/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema
-exec ovsdb-server /etc/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --no-chdir -vconsole:warn
-";
-const VSWITCHD: &str = "#!/bin/sh
-[ -S /run/openvswitch/db.sock ] && ovs-vsctl --timeout=5 --no-wait init || exit 1
-rm -f /run/openvswitch/ovs-vswitchd.pid
-exec ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --no-chdir -vconsole:warn
-";
-
 /// The agent's command line.
 fn agent(host: &str) -> String {
     format!(
@@ -63,7 +51,7 @@ pub async fn credential(remote: &Remote, kubeconfig: &str) -> Result<(), Trouble
         .map(drop)
 }
 
-/// Starts the agent and the switch, or starts the agent again where it ran.
+/// Starts the agent, which starts the switch; or starts the agent again where it ran.
 pub async fn start(remote: &Remote, host: &str, systemd: bool) -> Result<(), Trouble> {
     let script = if systemd {
         systemd_script(host)
@@ -129,9 +117,7 @@ fn supervisor_script(host: &str) -> String {
         agent(host)
     );
     format!(
-        "mkdir -p /etc/skysail/services.d /var/log/skysail /var/lib/skysail\n{}{}{}{}",
-        place("ovsdb-server", OVSDB),
-        place("ovs-vswitchd", VSWITCHD),
+        "mkdir -p /etc/skysail/services.d /var/log/skysail /var/lib/skysail\n{}{}",
         place("skysail-agent", &agent),
         SUPERVISE,
     ) + &format!(

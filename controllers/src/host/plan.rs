@@ -277,7 +277,10 @@ pub fn status(
         status.capacity = observed.resources;
         status.allocatable = observed.resources;
     }
-    let facts = facts(observed, report, machine.is_some(), status.phase);
+    let mut facts = facts(observed, report, machine.is_some(), status.phase);
+    if let Some(alive) = facts.last_mut() {
+        keep_log(alive, host, observed);
+    }
     status.phase = phase(observed, report, deleting, &facts, status.phase);
     condition::merge(&mut status.conditions, &facts, generation, now);
     let ready = if deleting {
@@ -388,10 +391,25 @@ fn facts(observed: &Observed, report: &Report, machine: bool, before: HostPhase)
 
 fn log(observed: &Observed) -> String {
     match &observed.probe {
-        Some(Ok(probe)) if !probe.log.is_empty() => format!("; its log ends: {}", probe.log),
+        Some(Ok(probe)) if !probe.log.is_empty() => format!("{LOG_ENDS}{}", probe.log),
         _ => String::new(),
     }
 }
+
+/// What the log said when it was last looked at stays until it is looked at again.
+fn keep_log(fact: &mut Fact, host: &Host, observed: &Observed) {
+    let status = host.status.as_ref();
+    let before = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == fact.kind));
+    let Some(before) = before.filter(|c| c.reason == fact.reason && observed.probe.is_none())
+    else {
+        return;
+    };
+    if let Some((_, log)) = before.message.split_once(LOG_ENDS) {
+        fact.message = format!("{}{LOG_ENDS}{log}", fact.message);
+    }
+}
+
+const LOG_ENDS: &str = "; its log ends: ";
 
 fn unreachable(trouble: &Trouble) -> Fact {
     match trouble {

@@ -10,7 +10,10 @@ mkdir -p /run/sshd /run/lock /etc/skysail/services.d /var/log/skysail
 trap : HUP
 trap 'exit 0' TERM INT
 declare -A pid since
-nap=
+# Reading from a pipe that nobody writes to is a sleep that forks nothing and that a signal ends.
+rm -f /run/.skysail-never
+mkfifo /run/.skysail-never
+exec {never}<>/run/.skysail-never
 while :; do
     for service in /etc/skysail/services.d/*; do
         [[ -x $service ]] || continue
@@ -18,13 +21,8 @@ while :; do
         if [[ -n ${pid[$name]} ]] && kill -0 "${pid[$name]}" 2>/dev/null; then continue; fi
         if [[ ${since[$name]} == "$SECONDS" ]]; then continue; fi
         since[$name]=$SECONDS
-        setsid "$service" >>"/var/log/skysail/$name.log" 2>&1 </dev/null &
+        setsid "$service" >>"/var/log/skysail/$name.log" 2>&1 </dev/null {never}>&- &
         pid[$name]=$!
     done
-    # The nap is left to end by itself: ending it here would end the next wait at once, and so on without rest.
-    if ! { [[ -n $nap ]] && kill -0 "$nap" 2>/dev/null; }; then
-        sleep 1 &
-        nap=$!
-    fi
-    wait -n
+    read -r -t 1 -u "$never"
 done
