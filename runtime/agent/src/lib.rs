@@ -171,7 +171,12 @@ pub async fn serve(
     )
     .watches(&ports, of_port)
     .wakes(wakes);
-    let sessions = sessions::run(client.clone(), host.clone(), Paths::new(&data_dir), shutdown.clone());
+    let sessions = sessions::run(
+        client.clone(),
+        host.clone(),
+        Paths::new(&data_dir),
+        shutdown.clone(),
+    );
     let heartbeat = Heartbeat::new(host, client, site, data_dir);
 
     tracing::info!(version = VERSION, "agent runs");

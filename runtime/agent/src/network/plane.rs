@@ -229,9 +229,7 @@ impl Plane {
         }
         self.guard(&view, &known).await?;
         for key in self.attachments.keys().copied().collect::<Vec<_>>() {
-            let there = numbers
-                .get(&links::container_device(key.0, key.1))
-                .is_some();
+            let there = numbers.contains_key(&links::container_device(key.0, key.1));
             if !there && self.fresh.contains(&key) && !failed.contains_key(&key) {
                 failed.insert(
                     key,

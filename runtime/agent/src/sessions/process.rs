@@ -43,7 +43,9 @@ where
     let (sink, incoming) = socket.split();
     let sink = Arc::new(Mutex::new(sink));
     let status = match start(&line) {
-        Err(message) => serde_json::json!({ "metadata": {}, "status": "Failure", "reason": "InternalError", "message": message }),
+        Err(message) => {
+            serde_json::json!({ "metadata": {}, "status": "Failure", "reason": "InternalError", "message": message })
+        }
         Ok(streams) => match go(streams, incoming, &sink).await {
             Some(code) => exit_status(code),
             None => return Ok(()), // the client went; the process was killed
@@ -51,22 +53,43 @@ where
     };
     let mut sink = sink.lock().await;
     let frame = [&[STATUS][..], status.to_string().as_bytes()].concat();
-    sink.send(Message::binary(frame)).await.map_err(|e| e.to_string())?;
+    sink.send(Message::binary(frame))
+        .await
+        .map_err(|e| e.to_string())?;
     sink.close().await.map_err(|e| e.to_string())
 }
 
 fn start(line: &Line) -> Result<Streams, String> {
     let (program, arguments) = line.command.split_first().ok_or("no command")?;
-    if line.tty { with_terminal(program, arguments) } else { with_pipes(program, arguments) }.map_err(|e| format!("{program}: {e}"))
+    if line.tty {
+        with_terminal(program, arguments)
+    } else {
+        with_pipes(program, arguments)
+    }
+    .map_err(|e| format!("{program}: {e}"))
 }
 
 fn with_pipes(program: &str, arguments: &[String]) -> std::io::Result<Streams> {
     let piped = Stdio::piped;
-    let mut child = Command::new(program).args(arguments).stdin(piped()).stdout(piped()).stderr(piped()).kill_on_drop(true).spawn()?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(piped())
+        .stdout(piped())
+        .stderr(piped())
+        .kill_on_drop(true)
+        .spawn()?;
     let gone = || std::io::Error::other("a pipe is missing");
-    let (input, output, errors) =
-        (child.stdin.take().ok_or_else(gone)?, child.stdout.take().ok_or_else(gone)?, child.stderr.take().ok_or_else(gone)?);
-    Ok(Streams { child, input: Box::new(input), outputs: vec![(STDOUT, Box::new(output)), (STDERR, Box::new(errors))], terminal: None })
+    let (input, output, errors) = (
+        child.stdin.take().ok_or_else(gone)?,
+        child.stdout.take().ok_or_else(gone)?,
+        child.stderr.take().ok_or_else(gone)?,
+    );
+    Ok(Streams {
+        child,
+        input: Box::new(input),
+        outputs: vec![(STDOUT, Box::new(output)), (STDERR, Box::new(errors))],
+        terminal: None,
+    })
 }
 
 /// `setsid -c` makes the terminal the controlling one, which only the child itself can do.
@@ -82,16 +105,33 @@ fn with_terminal(program: &str, arguments: &[String]) -> std::io::Result<Streams
         .spawn()?;
     let file = |fd: OwnedFd| tokio::fs::File::from_std(std::fs::File::from(fd));
     let (input, output) = (file(pty.master.try_clone()?), file(pty.master.try_clone()?));
-    Ok(Streams { child, input: Box::new(input), outputs: vec![(STDOUT, Box::new(output))], terminal: Some(pty.master) })
+    Ok(Streams {
+        child,
+        input: Box::new(input),
+        outputs: vec![(STDOUT, Box::new(output))],
+        terminal: Some(pty.master),
+    })
 }
 
 /// The exit code, or `None` if the client went first.
-async fn go<S>(streams: Streams, incoming: SplitStream<WebSocketStream<S>>, sink: &Sink<S>) -> Option<i32>
+async fn go<S>(
+    streams: Streams,
+    incoming: SplitStream<WebSocketStream<S>>,
+    sink: &Sink<S>,
+) -> Option<i32>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Streams { mut child, input, outputs, terminal } = streams;
-    let pumps: Vec<_> = outputs.into_iter().map(|(channel, output)| tokio::spawn(pump(channel, output, sink.clone()))).collect();
+    let Streams {
+        mut child,
+        input,
+        outputs,
+        terminal,
+    } = streams;
+    let pumps: Vec<_> = outputs
+        .into_iter()
+        .map(|(channel, output)| tokio::spawn(pump(channel, output, sink.clone())))
+        .collect();
     let code = tokio::select! {
         () = feed(incoming, input, terminal) => None,
         status = child.wait() => status.ok().map(|s| s.code().unwrap_or(137)),
@@ -118,15 +158,24 @@ where
     // A terminal whose last process has gone answers with an error instead of an end.
     while let Ok(size @ 1..) = output.read(&mut buffer).await {
         let frame = [&[channel][..], &buffer[..size]].concat();
-        if sink.lock().await.send(Message::binary(frame)).await.is_err() {
+        if sink
+            .lock()
+            .await
+            .send(Message::binary(frame))
+            .await
+            .is_err()
+        {
             break;
         }
     }
 }
 
 /// Channels from the client to the process; returns when the client goes.
-async fn feed<S>(mut incoming: SplitStream<WebSocketStream<S>>, input: Box<dyn AsyncWrite + Send + Unpin>, terminal: Option<OwnedFd>)
-where
+async fn feed<S>(
+    mut incoming: SplitStream<WebSocketStream<S>>,
+    input: Box<dyn AsyncWrite + Send + Unpin>,
+    terminal: Option<OwnedFd>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut input = Some(input);
@@ -151,7 +200,12 @@ where
 
 fn resize(terminal: Option<&OwnedFd>, size: &[u8]) {
     if let (Some(terminal), Ok(size)) = (terminal, serde_json::from_slice::<Size>(size)) {
-        let size = rustix::termios::Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = rustix::termios::Winsize {
+            ws_row: size.height,
+            ws_col: size.width,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // A terminal that cannot be resized still works.
         let _ = rustix::termios::tcsetwinsize(terminal, size);
     }
