@@ -1,6 +1,6 @@
 //! The network plane on real switches: three hosts made of namespaces, in two clouds. Needs root,
 //! `mmdebstrap` for the hosts' root filesystem (or `SKYSAIL_TEST_ROOT`), `nft` and `iproute2`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod lab;
 mod role;
