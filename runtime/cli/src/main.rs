@@ -2,12 +2,17 @@
 //! parts (`server`, `agent`) and the client verbs.
 
 mod connect;
+mod kinds;
 mod manifest;
+mod print;
+mod refusal;
+mod request;
 mod session;
 mod system;
 mod verbs;
+mod waiting;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "skysail", version, about = "System containers on the VMs of several clouds, from manifests", arg_required_else_help = true)]
@@ -29,6 +34,10 @@ enum Verb {
     Server(system::server::Server),
     /// Run the agent of a host
     Agent(system::agent::Agent),
+    /// Print the versions of this command and of the server
+    Version(verbs::version::Version),
+    /// Print the script with which a shell completes this command
+    Completion(verbs::completion::Completion),
     #[command(flatten)]
     Client(verbs::Verb),
 }
@@ -48,11 +57,15 @@ async fn main() {
             log();
             system::agent::run(args, &written()).await.map(|()| 0)
         }
+        Verb::Version(args) => verbs::version::run(kubeconfig.as_deref(), &args).await.map(|()| 0),
+        Verb::Completion(args) => verbs::completion::run(&args, Arguments::command()).map(|()| 0),
         Verb::Client(verb) => verbs::run(verb, kubeconfig.as_deref()).await,
     };
     // Not by returning: a read of standard input that nobody will answer must not keep the process.
     std::process::exit(match result {
         Ok(code) => code,
+        // As `skysail get hosts | head -1` does.
+        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => 0,
         Err(e) => {
             eprintln!("error: {e:#}");
             1

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// The time since a timestamp in a field, as the text of a cell.
-pub(super) fn since(timestamp: &Value, now: Timestamp) -> Value {
+pub fn since(timestamp: &Value, now: Timestamp) -> Value {
     match timestamp {
         Value::Null => "<unknown>".into(),
         Value::String(text) => match text.parse::<Timestamp>() {

@@ -2,9 +2,9 @@
 //!
 //! Ages are rendered here, as text: kubectl prints cells as they come.
 
-mod age;
+pub mod age;
 mod core;
-mod path;
+pub mod path;
 
 use jiff::Timestamp;
 use path::JsonPath;

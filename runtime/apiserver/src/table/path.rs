@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JsonPath(Vec<Step>);
+pub struct JsonPath(Vec<Step>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -22,7 +22,7 @@ enum Step {
 
 impl JsonPath {
     /// Parses a path; `None` if it is beyond this subset.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let mut rest = text
             .strip_prefix('{')
@@ -49,7 +49,7 @@ impl JsonPath {
     }
 
     /// Every value at this path.
-    pub(super) fn find<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
+    pub fn find<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
         self.0.iter().fold(vec![object], |found, step| {
             found
                 .into_iter()

@@ -1,9 +1,15 @@
 //! The client verbs, one file each.
 
 pub mod apply;
+pub mod completion;
 pub mod cp;
+pub mod delete;
+pub mod describe;
 pub mod exec;
+pub mod get;
 pub mod logs;
+pub mod version;
+pub mod wait;
 
 use anyhow::Result;
 use std::path::Path;
@@ -13,6 +19,14 @@ use std::path::Path;
 pub enum Verb {
     /// Make the server's objects what manifests say
     Apply(apply::Apply),
+    /// Show objects as rows, YAML or JSON
+    Get(get::Get),
+    /// Show one object, its conditions and its events
+    Describe(describe::Describe),
+    /// Delete objects and wait until they are gone
+    Delete(delete::Delete),
+    /// Wait until objects are as wished
+    Wait(wait::Wait),
     /// Run a command in a container
     Exec(exec::Exec),
     /// Open a root shell in a container
@@ -31,6 +45,10 @@ pub async fn run(verb: Verb, kubeconfig: Option<&Path>) -> Result<i32> {
     let (client, namespace) = crate::connect::client(kubeconfig).await?;
     match verb {
         Verb::Apply(args) => apply::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Get(args) => get::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Describe(args) => describe::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Delete(args) => delete::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Wait(args) => wait::run(&client, &namespace, args).await.map(|()| 0),
         Verb::Exec(args) => exec::exec(&client, &namespace, args).await,
         Verb::Console(args) => exec::console(&client, &namespace, args).await,
         Verb::Logs(args) => logs::run(&client, &namespace, args).await,
