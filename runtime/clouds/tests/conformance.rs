@@ -3,6 +3,7 @@
 //! The sandbox is asked for real and needs root and `mmdebstrap`; without root its
 //! tests say so and pass. `SKYSAIL_CACHE` names a folder where the hosts' root
 //! filesystem is kept between runs.
+#![allow(clippy::unwrap_used)]
 
 use ipnet::Ipv4Net;
 use skysail_clouds::{
@@ -315,7 +316,7 @@ async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
         ssh(
             &w,
             &key,
-            &format!("ping -c1 -W1 {} >/dev/null || echo no", b.internal.unwrap())
+            &format!("ping -c1 -W1 {} >/dev/null || echo no", other.unwrap())
         )
         .await,
         "no"

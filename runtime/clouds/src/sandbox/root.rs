@@ -88,7 +88,10 @@ pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send + Sync) -> 
     Ok(root)
 }
 
-async fn wait_for(path: PathBuf, progress: &(impl Fn(&str) + Send + Sync)) -> Result<Flock<fs::File>> {
+async fn wait_for(
+    path: PathBuf,
+    progress: &(impl Fn(&str) + Send + Sync),
+) -> Result<Flock<fs::File>> {
     let file = fs::File::create(&path).map_err(|e| trouble(&path, &e))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
