@@ -146,6 +146,26 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Ends process 1 of a sandbox host, and with it everything in its namespaces.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn destroy(&self, host: &str) -> Result<()> {
+        let group = format!("skysail-{}/{host}", self.instance);
+        for entry in std::fs::read_dir("/proc")? {
+            let folder = entry?.path();
+            let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+            let first = read("status").lines().any(|l| l.starts_with("NSpid:") && l.split_whitespace().skip(2).eq(["1"]));
+            if first && read("cgroup").lines().any(|l| l.ends_with(&group)) {
+                let pid = folder.file_name().and_then(|n| n.to_str()).context("a process without a number")?.to_owned();
+                return run(Command::new("kill").args(["-9", &pid]))?.ok().map(drop);
+            }
+        }
+        bail!("host {host} has no process 1")
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::env::var_os("SKYSAIL_KEEP").is_none() {

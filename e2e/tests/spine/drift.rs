@@ -111,15 +111,12 @@ fn server_killed(cluster: &Cluster) -> Result<()> {
 }
 
 fn host_destroyed(cluster: &Cluster) -> Result<()> {
-    let (host, ..) = subject(cluster)?;
-    // Everything in the host ends with its process 1.
-    let _ = cluster.on_host(&host, "kill -9 -1");
-    let inner = cluster.on_host(&host, "true");
-    if inner.is_ok_and(|o| o.code == Some(0)) {
-        anyhow::bail!("the host survived");
-    }
-    let (_, took) = until("acme/web-0 to be pinged again", Duration::from_secs(180), || {
-        let (_, _, address) = subject(cluster)?;
+    let (host, before, _) = subject(cluster)?;
+    cluster.destroy(&host)?;
+    let (_, took) = until("acme/web-0 to have another init and to be pinged", Duration::from_secs(180), || {
+        let (_, now, address) = subject(cluster)?;
+        let started = cluster.get("container", "acme", "web-0")?["status"]["restarts"].as_u64();
+        ensure!(now != before || started > Some(0), "it still has {before}");
         cluster.exec("acme", "db", &["ping", "-c", "1", "-W", "1", &address])?.ok()
     })?;
     times::record("host_destroyed", took)

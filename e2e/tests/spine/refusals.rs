@@ -60,7 +60,7 @@ fn addresses(cluster: &Cluster) -> Result<()> {
     };
     cluster.apply(&container("outside", "10.7.0.9"))?.ok()?;
     cluster.apply(&container("taken", "10.0.0.10"))?.ok()?;
-    says(cluster, "outside", "Networked", "AddressOutsideNetwork")?;
+    says(cluster, "outside", "Networked", "AddressNotUsable")?;
     says(cluster, "taken", "Networked", "AddressTaken")?;
     cluster.kubectl(&["delete", "container", "-n", "acme", "outside", "taken"])?.ok().map(drop)
 }
