@@ -140,10 +140,8 @@ fn line_of(offer: &Offer, paths: &Paths) -> Line {
             tty: false,
         },
         ("files", None) => {
-            let (folder, name) = target
-                .trim_end_matches('/')
-                .rsplit_once('/')
-                .unwrap_or(("", "."));
+            let target = target.trim_end_matches('/');
+            let (folder, name) = target.rsplit_once('/').unwrap_or(("", target));
             let (folder, name) = (
                 if folder.is_empty() { "/" } else { folder },
                 if name.is_empty() { "." } else { name },
@@ -244,6 +242,10 @@ mod tests {
     #[test]
     fn files_are_packed_by_their_own_name() {
         assert!(line("files", "path=/etc/hosts").ends_with("tar -c -f - -C /etc -- hosts"));
+        assert!(
+            line("files", "path=etc").ends_with("tar -c -f - -C / -- etc"),
+            "a relative path is not the whole root"
+        );
         assert!(line("files", "path=/").ends_with("tar -c -f - -C / -- ."));
         assert!(line("files", "path=/srv&into=true").ends_with("tar -x -f - -C /srv"));
     }

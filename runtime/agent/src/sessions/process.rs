@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 /// What may still come out of a process that has ended: a child of it may hold the pipe open for ever.
 const LINGER: Duration = Duration::from_millis(300);
+
+/// Ctrl-D.
+const END_OF_INPUT: u8 = 4;
 
 /// A program with its arguments.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +99,10 @@ fn with_pipes(program: &str, arguments: &[String]) -> std::io::Result<Streams> {
 /// `setsid -c` makes the terminal the controlling one, which only the child itself can do.
 fn with_terminal(program: &str, arguments: &[String]) -> std::io::Result<Streams> {
     let pty = nix::pty::openpty(None, None)?;
+    // A child that held the master could never see its terminal hung up.
+    for end in [&pty.master, &pty.slave] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+    }
     let child = Command::new("setsid")
         .args(["-c", "-w", program])
         .args(arguments)
@@ -128,35 +136,47 @@ where
         outputs,
         terminal,
     } = streams;
-    let pumps: Vec<_> = outputs
+    let (ended, end) = watch::channel(false);
+    // Dropping the set stops what still pumps.
+    let mut pumps: JoinSet<()> = outputs
         .into_iter()
-        .map(|(channel, output)| tokio::spawn(pump(channel, output, sink.clone())))
+        .map(|(channel, output)| pump(channel, output, sink.clone(), end.clone()))
         .collect();
-    let code = tokio::select! {
-        () = feed(incoming, input, terminal) => None,
-        status = child.wait() => status.ok().map(|s| s.code().unwrap_or(137)),
+    let process = async {
+        let status = child.wait().await;
+        ended.send_replace(true);
+        while pumps.join_next().await.is_some() {}
+        status.ok().map(|s| s.code().unwrap_or(137))
     };
-    if code.is_some() {
-        let _ = tokio::time::timeout(LINGER, async {
-            for pump in pumps {
-                let _ = pump.await;
-            }
-        })
-        .await;
-    } else {
-        pumps.iter().for_each(tokio::task::JoinHandle::abort);
+    tokio::select! {
+        () = feed(incoming, input, terminal) => None,
+        code = process => code,
     }
-    code
 }
 
-/// Output to its channel until it ends.
-async fn pump<S>(channel: u8, mut output: Box<dyn AsyncRead + Send + Unpin>, sink: Sink<S>)
-where
+/// Output to its channel until it ends, or says nothing more for a while after `end`. However
+/// slowly the client takes it, what was read is sent.
+async fn pump<S>(
+    channel: u8,
+    mut output: Box<dyn AsyncRead + Send + Unpin>,
+    sink: Sink<S>,
+    mut end: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut buffer = vec![0; 32 << 10];
-    // A terminal whose last process has gone answers with an error instead of an end.
-    while let Ok(size @ 1..) = output.read(&mut buffer).await {
+    loop {
+        let silence = async {
+            // An error means that the sender went, which it only does after the end.
+            let _ = end.wait_for(|ended| *ended).await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let read = tokio::select! {
+            read = output.read(&mut buffer) => read,
+            () = silence => return,
+        };
+        // A terminal whose last process has gone answers with an error instead of an end.
+        let Ok(size @ 1..) = read else { return };
         let frame = [&[channel][..], &buffer[..size]].concat();
         if sink
             .lock()
@@ -165,7 +185,7 @@ where
             .await
             .is_err()
         {
-            break;
+            return;
         }
     }
 }
@@ -191,7 +211,13 @@ async fn feed<S>(
                     input = None;
                 }
             }
-            (Some(&ENDED), _) if data.get(1) == Some(&STDIN) => input = None,
+            (Some(&ENDED), _) if data.get(1) == Some(&STDIN) => {
+                // A terminal does not end when one of its holders lets go: Ctrl-D tells its reader.
+                if let (Some(mut open), Some(_)) = (input.take(), &terminal) {
+                    let _ = open.write_all(&[END_OF_INPUT]).await;
+                    let _ = open.flush().await;
+                }
+            }
             (Some(&RESIZE), _) => resize(terminal.as_ref(), &data[1..]),
             _ => {}
         }
@@ -208,5 +234,79 @@ fn resize(terminal: Option<&OwnedFd>, size: &[u8]) {
         };
         // A terminal that cannot be resized still works.
         let _ = rustix::termios::tcsetwinsize(terminal, size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    type Client = WebSocketStream<tokio::io::DuplexStream>;
+
+    /// A process, and its client over a connection that holds little.
+    async fn process(script: &str, tty: bool) -> Client {
+        let (near, far) = tokio::io::duplex(4 << 10);
+        let line = Line {
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            tty,
+        };
+        let agent = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        tokio::spawn(run(line, agent));
+        WebSocketStream::from_raw_socket(near, Role::Server, None).await
+    }
+
+    /// What came on standard output, and the exit code.
+    async fn rest(mut client: Client) -> (Vec<u8>, i32) {
+        let mut output = vec![];
+        while let Some(Ok(message)) = client.next().await {
+            let Message::Binary(data) = message else {
+                continue;
+            };
+            match data[0] {
+                STDOUT => output.extend_from_slice(&data[1..]),
+                STATUS => {
+                    return (
+                        output,
+                        skysail_schemas::session::exit_code(
+                            &serde_json::from_slice(&data[1..]).unwrap(),
+                        )
+                        .unwrap(),
+                    );
+                }
+                _ => {}
+            }
+        }
+        panic!("no status after {} bytes", output.len());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pauses_after_the_process_ended_still_gets_all_output() {
+        let client = process("head -c 60000 /dev/zero; exit 3", false).await;
+        tokio::time::sleep(LINGER * 4).await; // the pause is what is tested
+        let (output, code) = rest(client).await;
+        assert_eq!((output.len(), code), (60_000, 3));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_keeps_the_pipe_does_not_keep_the_session() {
+        let begun = std::time::Instant::now();
+        let (output, code) = rest(process("sleep 20 & echo here", false).await).await;
+        assert_eq!((output.as_slice(), code), (&b"here\n"[..], 0));
+        assert!(begun.elapsed() < Duration::from_secs(15));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_input_reaches_a_process_with_a_terminal() {
+        let mut client = process("cat; exit 4", true).await;
+        client
+            .send(Message::binary([&[STDIN][..], b"hi\n"].concat()))
+            .await
+            .unwrap();
+        client
+            .send(Message::binary(vec![ENDED, STDIN]))
+            .await
+            .unwrap();
+        assert_eq!(rest(client).await.1, 4);
     }
 }
