@@ -95,33 +95,60 @@ pub async fn stream(
         other => anyhow!(other).context(what()),
     })?;
     let (mut sink, mut incoming) = socket.into_stream().split();
-    let (mut buffer, mut open) = (vec![0; 32 << 10], true);
-    loop {
-        tokio::select! {
-            message = incoming.next() => match message {
+    // Both ways at once: a client that only sent while the process waits for its output
+    // to be taken would wait for ever.
+    let up = async {
+        let (mut buffer, mut open) = (vec![0; 32 << 10], true);
+        loop {
+            let frame = tokio::select! {
+                read = input.read(&mut buffer), if open => {
+                    let size = match read {
+                        Ok(size) => size,
+                        Err(e) => return Err(anyhow!(e).context("reading standard input")),
+                    };
+                    open = size > 0;
+                    if open { [&[STDIN][..], &buffer[..size]].concat() } else { vec![ENDED, STDIN] }
+                }
+                Some(size) = async { match &mut sizes { Some(sizes) => sizes.recv().await, None => None } } => {
+                    [&[RESIZE][..], &serde_json::to_vec(&size)?].concat()
+                }
+                // Nothing more to send; the other way ends the session.
+                else => std::future::pending().await,
+            };
+            if sink.send(Message::binary(frame)).await.is_err() {
+                // The process may have ended without reading all: its status is on the way.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let down = async {
+        loop {
+            match incoming.next().await {
                 Some(Ok(Message::Binary(data))) => match data.first() {
-                    Some(&STDOUT) => { output.write_all(&data[1..]).await?; output.flush().await?; }
-                    Some(&STDERR) => { errors.write_all(&data[1..]).await?; errors.flush().await?; }
+                    Some(&STDOUT) => {
+                        output.write_all(&data[1..]).await?;
+                        output.flush().await?;
+                    }
+                    Some(&STDERR) => {
+                        errors.write_all(&data[1..]).await?;
+                        errors.flush().await?;
+                    }
                     Some(&STATUS) => {
                         let status: Value = serde_json::from_slice(&data[1..]).context("the session's status cannot be read")?;
                         return exit_code(&status).map_err(|message| anyhow!("{}: {message}", what()));
                     }
                     _ => {}
                 },
-                Some(Ok(Message::Close(_))) | None => return Err(anyhow!("{}: the session ended without an exit code; the host's agent may have ended", what())),
+                Some(Ok(Message::Close(_))) | None => {
+                    return Err(anyhow!("{}: the session ended without an exit code; the host's agent may have ended", what()));
+                }
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(anyhow!(e).context(what())),
-            },
-            read = input.read(&mut buffer), if open => {
-                let size = read?;
-                open = size > 0;
-                let frame = if open { [&[STDIN][..], &buffer[..size]].concat() } else { vec![ENDED, STDIN] };
-                sink.send(Message::binary(frame)).await?;
-            }
-            Some(size) = async { match &mut sizes { Some(sizes) => sizes.recv().await, None => None } } => {
-                let frame = [&[RESIZE][..], &serde_json::to_vec(&size)?].concat();
-                sink.send(Message::binary(frame)).await?;
             }
         }
+    };
+    tokio::select! {
+        ended = up => ended,
+        code = down => code,
     }
 }

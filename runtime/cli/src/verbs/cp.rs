@@ -45,7 +45,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Cp) -> Result<i32> 
         }
         (Some((container, path)), None) => {
             ensure!(Path::new(&args.target).is_dir(), "{}: is no folder; give the folder to copy into", args.target);
-            let mut tar = Command::new("tar").args(["-x", "-f", "-", "-C"]).arg(&args.target).stdin(Stdio::piped()).kill_on_drop(true).spawn().context("tar")?;
+            let mut tar = Command::new("tar").args(["-x", "--no-same-owner", "--no-same-permissions", "-f", "-", "-C"]).arg(&args.target).stdin(Stdio::piped()).kill_on_drop(true).spawn().context("tar")?;
             let mut output = tar.stdin.take().context("tar")?;
             let code = session::stream(client, &session(container, vec![("path", path.into())]), tokio::io::empty(), &mut output, &mut tokio::io::stderr(), None).await?;
             drop(output);
