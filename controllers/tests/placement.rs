@@ -181,6 +181,9 @@ async fn a_set_makes_scales_and_removes_its_containers() {
     let sets = world.tenant::<ContainerSet>();
     let containers = world.tenant::<Container>();
     world.container("web-1", json!([])).await;
+    // Bound, so that it is kept by its finalizers when it is deleted below.
+    let bound = |c: &Container| c.status.as_ref().is_some_and(|s| s.host.is_some());
+    wait(&world.tenant::<Container>(), "web-1", "bound", bound).await;
     let spec = container("x", json!([]))["spec"].clone();
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": spec});
     create::<ContainerSet>(

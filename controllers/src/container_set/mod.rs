@@ -7,7 +7,8 @@
 //! replicas remove from the highest number down; a template change that a running
 //! Container can take is written into it, any other replaces one Container at a
 //! time and only while all others are ready.
-//! Woken by: ContainerSets and the Containers that they own.
+//! Woken by: ContainerSets, the Containers that they own, and those that have the name
+//! of a slot: a foreign one that goes makes room.
 
 mod apply;
 mod plan;
@@ -32,17 +33,17 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         context.container_sets.clone(),
     )
     .watches(&context.containers, |container, _| {
-        let owners = container
-            .owner_references()
-            .iter()
-            .filter(|o| o.kind == "ContainerSet");
-        owners
-            .filter_map(|o| {
-                container
-                    .namespace()
-                    .map(|ns| Key::<ContainerSet>::new(&o.name).within(&ns))
-            })
-            .collect()
+        let owners = container.owner_references().iter();
+        let owning = owners
+            .filter(|o| o.kind == "ContainerSet")
+            .map(|o| o.name.clone());
+        let name = container.name_any();
+        let slot_of = name.rsplit_once('-').map(|(set, _)| set.to_owned());
+        let mut sets: Vec<_> = owning.chain(slot_of).collect();
+        sets.dedup();
+        let namespace = container.namespace().unwrap_or_default();
+        let key = |set: String| Key::<ContainerSet>::new(&set).within(&namespace);
+        sets.into_iter().map(key).collect()
     })
     .run(shutdown)
     .await;
