@@ -4,21 +4,28 @@
 //! removed, fields that others set stay. The last apply is kept in kubectl's own
 //! annotation, so the two can take turns on an object.
 
+use crate::kinds::Kinds;
 use crate::manifest::{self, Document};
+use crate::refusal;
+use crate::verbs::get::together;
+use crate::waiting::{self, Wish};
 use anyhow::{Context, Result, anyhow};
+use futures::future::join_all;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Discovery, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Where kubectl keeps what was last applied.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MANAGER: &str = "skysail";
 
 /// Flags of `apply`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept")]
+#[command(after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept\n  skysail apply -f db.yaml --wait       until it is ready")]
 pub struct Apply {
     /// Manifests: a file, a folder, or - for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
@@ -29,6 +36,12 @@ pub struct Apply {
     /// Let the server check everything and keep nothing
     #[arg(long)]
     dry_run: bool,
+    /// Wait until every object is ready
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long to wait for that
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
 }
 
 /// Runs the verb.
@@ -43,7 +56,45 @@ pub async fn run(client: &kube::Client, default: &str, args: Apply) -> Result<()
         let done = apply(client, target, args.dry_run).await?;
         println!("{target} {}{}", done.word(), if args.dry_run { " (dry run)" } else { "" });
     }
-    Ok(())
+    if args.wait { ready(client, &plan, Instant::now() + args.timeout).await } else { Ok(()) }
+}
+
+/// Waits for all objects that can be ready.
+async fn ready(client: &kube::Client, plan: &[Target], deadline: Instant) -> Result<()> {
+    let kinds = Kinds::discover(client).await?;
+    let wish = Wish::Condition { name: skysail_schemas::condition::READY.into(), status: "True".into() };
+    let waits = plan.iter().filter_map(|target| {
+        let kind = kinds.of(target.document.api_version(), target.document.kind())?;
+        let ours = kind.has_status && kind.resource.group == "skysail.dev";
+        let namespace = target.namespace.as_deref().unwrap_or_default();
+        ours.then(|| (kind, namespace, target.document.name()))
+    });
+    let waits = waits.map(|(kind, namespace, name)| waiting::until(client, kind, namespace, name, &wish, deadline));
+    together(join_all(waits).await.into_iter().filter_map(Result::err).collect())
+}
+
+/// What the server has and what it would have after an apply, for every object of `paths`, under the object's name.
+///
+/// # Errors
+/// When a manifest or an object is refused.
+pub async fn preview(client: &kube::Client, paths: &[PathBuf], namespace: &str) -> Result<Vec<(String, Value, Value)>> {
+    let mut objects = vec![];
+    let mut new_namespaces = vec![];
+    for target in resolve(client, manifest::read(paths)?, namespace).await? {
+        // The server cannot try what would be in a namespace that is not there yet.
+        if target.namespace.as_ref().is_some_and(|n| new_namespaces.contains(n)) {
+            objects.push((target.to_string(), Value::Null, target.document.object.clone()));
+            continue;
+        }
+        let live = target.api(client).get_opt(target.document.name()).await.map_err(|e| explain(e, &target))?;
+        let live = live.map(serde_json::to_value).transpose()?.unwrap_or(Value::Null);
+        if live.is_null() && target.document.kind() == "Namespace" {
+            new_namespaces.push(target.document.name().to_owned());
+        }
+        let (_, after) = applied(client, &target, true).await?;
+        objects.push((target.to_string(), live, after));
+    }
+    Ok(objects)
 }
 
 /// Applies every object of `paths` and says how many there are.
@@ -132,6 +183,11 @@ fn annotated(object: &Value) -> Result<Value> {
 }
 
 async fn apply(client: &kube::Client, target: &Target, dry_run: bool) -> Result<Done> {
+    Ok(applied(client, target, dry_run).await?.0)
+}
+
+/// What was done, and the object as it is now (or would be).
+async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Result<(Done, Value)> {
     let api = target.api(client);
     let wanted = annotated(&target.document.object).with_context(|| target.document.to_string())?;
     let name = target.document.name();
@@ -147,19 +203,19 @@ async fn apply(client: &kube::Client, target: &Target, dry_run: bool) -> Result<
         *request.uri_mut() = uri.parse()?;
         return match client.request::<Value>(request).await {
             // Somebody made it in the meantime: it is there now, so this ends.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Box::pin(apply(client, target, dry_run)).await,
-            other => other.map(|_| Done::Created).map_err(refused),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Box::pin(applied(client, target, dry_run)).await,
+            other => other.map(|created| (Done::Created, created)).map_err(refused),
         };
     };
     let live = serde_json::to_value(live)?;
     let last = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str);
     let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
     let Some(patch) = three_way(&last, &wanted, &live) else {
-        return Ok(Done::Unchanged);
+        return Ok((Done::Unchanged, live));
     };
     let params = PatchParams { dry_run, field_manager: Some(MANAGER.into()), field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
-    api.patch(name, &params, &Patch::Merge(patch)).await.map_err(refused)?;
-    Ok(Done::Configured)
+    let configured = api.patch(name, &params, &Patch::Merge(patch)).await.map_err(refused)?;
+    Ok((Done::Configured, serde_json::to_value(configured)?))
 }
 
 /// The merge patch (RFC 7386) that sets what `wanted` has and removes what `last` had and `wanted` has not; `None` if `live` is so already.
@@ -187,17 +243,8 @@ fn three_way(last: &Value, wanted: &Value, live: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// The server's refusal with its fields as bullets.
 fn explain(error: kube::Error, target: &Target) -> anyhow::Error {
-    let place = &target.document;
-    match error {
-        kube::Error::Api(status) => {
-            let causes: Vec<String> =
-                status.details.iter().flat_map(|d| &d.causes).map(|c| format!("\n  * {}: {}", c.field, c.message)).collect();
-            if causes.is_empty() { anyhow!("{place}: {target}: {}", status.message) } else { anyhow!("{place}: {target} is refused:{}", causes.concat()) }
-        }
-        other => anyhow!(other).context(format!("{place}: {target}")),
-    }
+    refusal::explain(error, format_args!("{}: {target}", target.document))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod cp;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 pub mod exec;
 pub mod get;
 pub mod logs;
@@ -25,6 +26,8 @@ pub enum Verb {
     Describe(describe::Describe),
     /// Delete objects and wait until they are gone
     Delete(delete::Delete),
+    /// Show what an apply would change
+    Diff(diff::Diff),
     /// Wait until objects are as wished
     Wait(wait::Wait),
     /// Run a command in a container
@@ -48,6 +51,7 @@ pub async fn run(verb: Verb, kubeconfig: Option<&Path>) -> Result<i32> {
         Verb::Get(args) => get::run(&client, &namespace, args).await.map(|()| 0),
         Verb::Describe(args) => describe::run(&client, &namespace, args).await.map(|()| 0),
         Verb::Delete(args) => delete::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Diff(args) => diff::run(&client, &namespace, &args).await,
         Verb::Wait(args) => wait::run(&client, &namespace, args).await.map(|()| 0),
         Verb::Exec(args) => exec::exec(&client, &namespace, args).await,
         Verb::Console(args) => exec::console(&client, &namespace, args).await,
