@@ -1,6 +1,8 @@
 //! The client verbs as people run them: the command against a server process of its own. The
 //! server needs root, so without root there is nothing to test here.
 
+#![allow(clippy::unwrap_used)] // A test may.
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::PathBuf;

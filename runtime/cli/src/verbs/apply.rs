@@ -194,7 +194,7 @@ async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Resul
     let refused = |e: kube::Error| explain(e, target);
     let Some(live) = api.get_opt(name).await.map_err(refused)? else {
         let object: DynamicObject = serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
-        let params = PostParams { dry_run, field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        let params = PostParams { dry_run, field_manager: Some(MANAGER.into()) };
         // kube's create cannot ask for strict validation, so the request is made here.
         let url = <DynamicObject as kube::Resource>::url_path(&target.resource, target.namespace.as_deref());
         let request = kube::core::Request::new(&url);
