@@ -31,6 +31,9 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     /// Skysail's own private key, made if there is none. Idempotent.
     pub async fn own_key(&self) -> Result<PathBuf, Error> {
+        // Hosts are bootstrapped side by side; two keys made at once would mix their halves.
+        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _alone = MAKING.lock().await;
         let key = self.0.join("id_ed25519");
         if key.with_extension("pub").exists() {
             return Ok(key);
