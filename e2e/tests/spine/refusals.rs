@@ -82,10 +82,10 @@ fn missing_image(cluster: &Cluster) -> Result<()> {
 fn too_large(cluster: &Cluster) -> Result<()> {
     cluster.apply(&format!("{HEAD}kind: InstanceType\nmetadata: {{name: giant, namespace: acme}}\nspec: {{cpu: 512, memory: 8Ti}}\n"))?.ok()?;
     cluster.apply(&format!("{HEAD}kind: Container\nmetadata: {{name: giant, namespace: acme}}\nspec: {{image: debian, instanceType: giant, networks: [{{name: private}}]}}\n"))?.ok()?;
-    says(cluster, "giant", "Scheduled", "NoHostFits")?;
+    says(cluster, "giant", "Scheduled", "LargerThanAnyHost")?;
     let object = cluster.get("container", "acme", "giant")?;
     let message = object["status"]["conditions"].to_string();
-    ensure!(message.contains("4 hosts"), "the refusal does not count the hosts: {message}");
+    ensure!(message.contains("spec.instanceType") && message.contains("largest"), "the refusal names no field or no way out: {message}");
     cluster.kubectl(&["delete", "-n", "acme", "container/giant", "instancetype/giant"])?.ok().map(drop)
 }
 

@@ -74,8 +74,8 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
         until_ready(&client, &journal, args.timeout).await?;
         show(&client).await?;
     } else {
+        // Nothing was asked for, so there is nothing to wait for but what hosts will be made from.
         root.await?.context("building the hosts' root filesystem")?;
-        until_ready(&client, &journal, args.timeout).await?;
     }
     if args.prove {
         prove::run(&client, &journal).await?;
