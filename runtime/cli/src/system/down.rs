@@ -41,7 +41,10 @@ pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
 }
 
 /// Ends a process: asks, then insists.
-async fn stop(pid: i32) -> Result<()> {
+///
+/// # Errors
+/// When it may not be ended.
+pub async fn stop(pid: i32) -> Result<()> {
     let target = Pid::from_raw(pid);
     let gone = || kill(target, None).is_err();
     kill(target, Signal::SIGTERM).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;

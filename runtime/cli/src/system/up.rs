@@ -89,6 +89,12 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
 /// Starts the server as a process of its own, unless it runs, and waits until it answers.
 async fn start_server(args: &Up, kubeconfig: &Path, advertised: IpAddr, journal: &Journal) -> Result<()> {
     let mut started = None;
+    if let Some(pid) = args.site.running()
+        && !is_this_program(pid)
+    {
+        journal.say(format!("server {pid} is of another build; it is replaced"));
+        super::down::stop(pid).await?;
+    }
     if let Some(pid) = args.site.running() {
         journal.say(format!("server {pid} is up already"));
     } else {
@@ -109,6 +115,12 @@ async fn start_server(args: &Up, kubeconfig: &Path, advertised: IpAddr, journal:
         started = Some(child);
     }
     wait_for_server(args, kubeconfig, started, journal).await
+}
+
+/// Whether the process runs this very program; a program file that was replaced is another one.
+fn is_this_program(pid: i32) -> bool {
+    let theirs = std::fs::read_link(format!("/proc/{pid}/exe"));
+    theirs.is_ok_and(|theirs| std::env::current_exe().is_ok_and(|ours| ours == theirs))
 }
 
 fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {

@@ -158,7 +158,7 @@ async fn resolve(client: &kube::Client, documents: Vec<Document>, namespace: &st
         let gvk = GroupVersionKind::gvk(group, version, document.kind());
         let (resource, capabilities) = discovery
             .resolve_gvk(&gvk)
-            .ok_or_else(|| anyhow!("{document}: kind: the server has no {} of {}; `skysail api-resources` lists what it has", document.kind(), document.api_version()))?;
+            .ok_or_else(|| anyhow!("{document}: kind: the server has no {} of {}; `kubectl api-resources` lists what it has", document.kind(), document.api_version()))?;
         let place = match capabilities.scope {
             Scope::Namespaced => Some(document.namespace().unwrap_or(namespace).to_owned()),
             Scope::Cluster => None,
