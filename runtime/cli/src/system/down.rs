@@ -1,12 +1,9 @@
 //! `skysail down`: removes every trace of a system on this machine.
 
-use super::{Site, need_root};
+use super::{Site, need_root, process};
 use crate::system::watch::Journal;
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 /// Flags of `down`.
 #[derive(Debug, clap::Args)]
@@ -24,10 +21,10 @@ pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
     args.site = args.site.absolute()?;
     let journal = Journal::start();
     if let Some(pid) = args.site.running() {
-        stop(pid).await?;
+        process::end(pid).await?;
         journal.say(format!("server {pid} ended"));
     }
-    skysail_clouds::sandbox::Fabric::remove(&super::up::fabric(&args.site)).await.context("removing the sandbox's hosts and networks")?;
+    skysail_clouds::sandbox::Fabric::remove(&args.site.fabric()).await.context("removing the sandbox's hosts and networks")?;
     journal.say("hosts and networks removed");
     if args.site.data_dir.exists() {
         std::fs::remove_dir_all(&args.site.data_dir).with_context(|| format!("removing {}", args.site.data_dir.display()))?;
@@ -37,23 +34,5 @@ pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
         _ => {}
     }
     journal.say(format!("{} removed; built root filesystems stay in {}", args.site.data_dir.display(), args.site.cache_dir.display()));
-    Ok(())
-}
-
-/// Ends a process: asks, then insists.
-///
-/// # Errors
-/// When it may not be ended.
-pub async fn stop(pid: i32) -> Result<()> {
-    let target = Pid::from_raw(pid);
-    let gone = || kill(target, None).is_err();
-    kill(target, Signal::SIGTERM).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
-    let begun = Instant::now();
-    while !gone() {
-        if begun.elapsed() > Duration::from_secs(10) {
-            kill(target, Signal::SIGKILL).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
     Ok(())
 }

@@ -2,11 +2,14 @@
 
 pub mod agent;
 pub mod down;
+mod process;
 pub mod prove;
 pub mod server;
 pub mod up;
 pub mod watch;
 
+use ipnet::Ipv4Net;
+use skysail_clouds::sandbox;
 use std::path::PathBuf;
 
 /// Where a system on this machine lives; `up`, `down` and `server` take the same flags.
@@ -32,6 +35,15 @@ impl Site {
         self.data_dir = std::path::absolute(&self.data_dir)?;
         self.cache_dir = std::path::absolute(&self.cache_dir)?;
         Ok(self)
+    }
+    /// The sandbox's network of this system.
+    pub fn fabric(&self) -> sandbox::Settings {
+        sandbox::Settings {
+            instance: self.instance.clone(),
+            block: block(&self.instance),
+            state_dir: self.data_dir.join("sandbox"),
+            cache_dir: self.cache_dir.clone(),
+        }
     }
     /// The server's process id, while it runs.
     pub fn pid_file(&self) -> PathBuf {
@@ -62,4 +74,10 @@ pub fn need_root(verb: &str) -> anyhow::Result<()> {
         "skysail {verb} must run as root: it makes network namespaces, mounts and cgroups (try: sudo skysail {verb})"
     );
     Ok(())
+}
+
+/// The addresses of a system's fabric: a /20 of the benchmarking range (RFC 2544), one of 32, by its name.
+fn block(instance: &str) -> Ipv4Net {
+    let index = if instance == "sky" { 0 } else { 1 + instance.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % 31 };
+    Ipv4Net::new_assert((u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + (index << 12)).into(), 20)
 }

@@ -88,7 +88,7 @@ fn start_controllers(args: &Server, api: &ApiServer, stop: skysail_reconcile::Ca
     }
     // With etcd another server may be there: each controller runs where its Lease is held.
     let identity = (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
-    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric: super::up::fabric(&args.site) };
+    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric: args.site.fabric() };
     let settings = skysail_controllers::Settings { identity, site };
     let context = skysail_controllers::Context::new(api.in_process(Identity::admin("skysail:controllers")), settings, &stop);
     let wanted = args.controllers.clone();

@@ -1,9 +1,8 @@
 //! `skysail up`: a whole system on this machine, in one command.
 
 use super::watch::{Journal, until_ready};
-use super::{Site, need_root, prove};
+use super::{Site, need_root, process, prove};
 use anyhow::{Context, Result, bail};
-use ipnet::Ipv4Net;
 use skysail_clouds::sandbox;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -34,22 +33,6 @@ pub struct Up {
     timeout: Duration,
 }
 
-/// The sandbox's network for the system at `site`.
-pub fn fabric(site: &Site) -> sandbox::Settings {
-    sandbox::Settings {
-        instance: site.instance.clone(),
-        block: block(&site.instance),
-        state_dir: site.data_dir.join("sandbox"),
-        cache_dir: site.cache_dir.clone(),
-    }
-}
-
-/// The addresses of a system's fabric: a /20 of the benchmarking range (RFC 2544), one of 32, by its name.
-fn block(instance: &str) -> Ipv4Net {
-    let index = if instance == "sky" { 0 } else { 1 + instance.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % 31 };
-    Ipv4Net::new_assert((u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + (index << 12)).into(), 20)
-}
-
 /// Starts what does not run yet, applies the manifests, waits, shows, proves.
 ///
 /// # Errors
@@ -59,7 +42,7 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
     let journal = Journal::start();
     args.site = args.site.absolute()?;
     std::fs::create_dir_all(&args.site.data_dir).with_context(|| format!("making {}", args.site.data_dir.display()))?;
-    let fabric = fabric(&args.site);
+    let fabric = args.site.fabric();
     sandbox::Fabric::ensure(&fabric).await.context("making the sandbox's network")?;
     let advertised: IpAddr = fabric.gateway().into();
     // The hosts' root filesystem takes longest: begin it before anything asks for it.
@@ -90,10 +73,10 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
 async fn start_server(args: &Up, kubeconfig: &Path, advertised: IpAddr, journal: &Journal) -> Result<()> {
     let mut started = None;
     if let Some(pid) = args.site.running()
-        && !is_this_program(pid)
+        && !process::is_this_program(pid)
     {
         journal.say(format!("server {pid} is of another build; it is replaced"));
-        super::down::stop(pid).await?;
+        process::end(pid).await?;
     }
     if let Some(pid) = args.site.running() {
         journal.say(format!("server {pid} is up already"));
@@ -115,12 +98,6 @@ async fn start_server(args: &Up, kubeconfig: &Path, advertised: IpAddr, journal:
         started = Some(child);
     }
     wait_for_server(args, kubeconfig, started, journal).await
-}
-
-/// Whether the process runs this very program; a program file that was replaced is another one.
-fn is_this_program(pid: i32) -> bool {
-    let theirs = std::fs::read_link(format!("/proc/{pid}/exe"));
-    theirs.is_ok_and(|theirs| std::env::current_exe().is_ok_and(|ours| ours == theirs))
 }
 
 fn site_flags(site: &Site) -> Vec<std::ffi::OsString> {
