@@ -22,14 +22,23 @@ impl Output {
     /// # Errors
     /// With everything that it printed, if it did not.
     pub fn ok(self) -> Result<String> {
-        ensure!(self.code == Some(0), "exit {:?}\n{}{}", self.code, self.stdout, self.stderr);
+        ensure!(
+            self.code == Some(0),
+            "exit {:?}\n{}{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         Ok(self.stdout)
     }
 }
 
 fn run(command: &mut Command) -> Result<Output> {
     let shown = format!("{command:?}");
-    let output = command.stdin(Stdio::null()).output().with_context(|| shown)?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| shown)?;
     Ok(Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -51,16 +60,34 @@ impl Cluster {
     /// # Errors
     /// When `skysail up` fails; what it printed is shown.
     pub fn up(instance: &str, manifests: &Path) -> Result<Self> {
-        let skysail = PathBuf::from(std::env::var_os("SKYSAIL").context("set SKYSAIL to the built binary (make e2e does)")?);
-        let cache = PathBuf::from(std::env::var_os("SKYSAIL_CACHE").unwrap_or_else(|| "/var/cache/skysail".into()));
+        let skysail = PathBuf::from(
+            std::env::var_os("SKYSAIL")
+                .context("set SKYSAIL to the built binary (make e2e does)")?,
+        );
+        let cache = PathBuf::from(
+            std::env::var_os("SKYSAIL_CACHE").unwrap_or_else(|| "/var/cache/skysail".into()),
+        );
         // On the root filesystem, not /tmp: the hosts' container layers live here and may be large.
         let data = PathBuf::from(format!("/var/lib/skysail-{instance}"));
-        let cluster = Self { skysail, instance: instance.into(), data, cache };
-        let status = cluster.command("up").arg("-f").arg(manifests).stdin(Stdio::null()).status()?;
+        let cluster = Self {
+            skysail,
+            instance: instance.into(),
+            data,
+            cache,
+        };
+        let status = cluster
+            .command("up")
+            .arg("-f")
+            .arg(manifests)
+            .stdin(Stdio::null())
+            .status()?;
         if !status.success() {
             let log = std::fs::read_to_string(cluster.data.join("server.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
-            bail!("skysail up ended with {status}; the end of its server's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            bail!(
+                "skysail up ended with {status}; the end of its server's log:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         Ok(cluster)
     }
@@ -69,7 +96,11 @@ impl Cluster {
     pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.skysail);
         command.arg(verb).arg("--instance").arg(&self.instance);
-        command.arg("--data-dir").arg(&self.data).arg("--cache-dir").arg(&self.cache);
+        command
+            .arg("--data-dir")
+            .arg(&self.data)
+            .arg("--cache-dir")
+            .arg(&self.cache);
         command.arg("--kubeconfig").arg(self.kubeconfig());
         command
     }
@@ -89,7 +120,9 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn kubectl(&self, args: &[&str]) -> Result<Output> {
-        run(Command::new("kubectl").env("KUBECONFIG", self.kubeconfig()).args(args))
+        run(Command::new("kubectl")
+            .env("KUBECONFIG", self.kubeconfig())
+            .args(args))
     }
 
     /// `kubectl apply` of a text.
@@ -108,7 +141,9 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn skysail(&self, args: &[&str]) -> Result<Output> {
-        run(Command::new(&self.skysail).env("KUBECONFIG", self.kubeconfig()).args(args))
+        run(Command::new(&self.skysail)
+            .env("KUBECONFIG", self.kubeconfig())
+            .args(args))
     }
 
     /// One object as JSON.
@@ -116,7 +151,9 @@ impl Cluster {
     /// # Errors
     /// When it does not exist.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
-        let text = self.kubectl(&["get", kind, "-n", namespace, name, "-o", "json"])?.ok()?;
+        let text = self
+            .kubectl(&["get", kind, "-n", namespace, name, "-o", "json"])?
+            .ok()?;
         Ok(serde_json::from_str(&text)?)
     }
 
@@ -136,9 +173,22 @@ impl Cluster {
     /// When the host has no address or ssh cannot be started.
     pub fn on_host(&self, host: &str, line: &str) -> Result<Output> {
         let object = self.get("host", "default", host)?;
-        let address = object.pointer("/status/addresses/external").and_then(Value::as_str).context("the host has no address")?.to_owned();
+        let address = object
+            .pointer("/status/addresses/external")
+            .and_then(Value::as_str)
+            .context("the host has no address")?
+            .to_owned();
         run(Command::new("ssh")
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "LogLevel=ERROR",
+                "-o",
+                "ConnectTimeout=5",
+            ])
             .arg("-i")
             .arg(self.data.join("ssh/id_ed25519"))
             .arg(format!("root@{address}"))
@@ -156,9 +206,15 @@ impl Cluster {
         for entry in std::fs::read_dir("/proc")? {
             let folder = entry?.path();
             let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
-            let first = read("status").lines().any(|l| l.starts_with("NSpid:") && l.split_whitespace().skip(2).eq(["1"]));
+            let first = read("status")
+                .lines()
+                .any(|l| l.starts_with("NSpid:") && l.split_whitespace().skip(2).eq(["1"]));
             if first && read("cgroup").lines().any(|l| l.ends_with(&group)) {
-                let pid = folder.file_name().and_then(|n| n.to_str()).context("a process without a number")?.to_owned();
+                let pid = folder
+                    .file_name()
+                    .and_then(|n| n.to_str())
+                    .context("a process without a number")?
+                    .to_owned();
                 return run(Command::new("kill").args(["-9", &pid]))?.ok().map(drop);
             }
         }

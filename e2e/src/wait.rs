@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// After `limit`, with `what` and the last reason that `probe` gave.
-pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<(T, Duration)> {
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Duration)> {
     let begun = Instant::now();
     loop {
         match probe() {
             Ok(value) => return Ok((value, begun.elapsed())),
             Err(reason) if begun.elapsed() > limit => {
-                anyhow::bail!("waited {:.1} s for {what}: {reason:#}", begun.elapsed().as_secs_f64())
+                anyhow::bail!(
+                    "waited {:.1} s for {what}: {reason:#}",
+                    begun.elapsed().as_secs_f64()
+                )
             }
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }

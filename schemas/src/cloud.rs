@@ -10,15 +10,34 @@ use serde::{Deserialize, Serialize};
 /// A source of machines: a driver, its settings and its limits.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Cloud", plural = "clouds", singular = "cloud",
-    category = "skysail", status = "CloudStatus", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Cloud",
+    plural = "clouds",
+    singular = "cloud",
+    category = "skysail",
+    status = "CloudStatus",
+    derive = "PartialEq",
     printcolumn(name = "Driver", type_ = "string", json_path = ".spec.driver"),
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.region"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Hosts", type_ = "integer", json_path = ".status.hosts"),
     printcolumn(name = "Cost/h", type_ = "string", json_path = ".status.spendPerHour"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CloudSpec {
@@ -122,13 +141,35 @@ pub struct CloudStatus {
 impl Validate for CloudSpec {
     fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
         errors.dns_label("metadata.name", name);
-        errors.immutable("spec.driver", &self.driver, old.map(|o| &o.driver), "make another Cloud");
+        errors.immutable(
+            "spec.driver",
+            &self.driver,
+            old.map(|o| &o.driver),
+            "make another Cloud",
+        );
         match (self.driver, &self.sandbox) {
-            (Driver::Sandbox, None) => errors.push(Cause::Required, "spec.sandbox", "driver sandbox needs a subnet, for example {subnet: 10.1.0.0/24}"),
-            (Driver::Ssh, Some(_)) => errors.push(Cause::Forbidden, "spec.sandbox", "is for driver sandbox only"),
+            (Driver::Sandbox, None) => errors.push(
+                Cause::Required,
+                "spec.sandbox",
+                "driver sandbox needs a subnet, for example {subnet: 10.1.0.0/24}",
+            ),
+            (Driver::Ssh, Some(_)) => errors.push(
+                Cause::Forbidden,
+                "spec.sandbox",
+                "is for driver sandbox only",
+            ),
             (Driver::Sandbox, Some(s)) => {
-                errors.check((16..=28).contains(&s.subnet.prefix_len()), "spec.sandbox.subnet", "must be between /16 and /28");
-                errors.immutable("spec.sandbox", s, old.and_then(|o| o.sandbox.as_ref()), "make another Cloud");
+                errors.check(
+                    (16..=28).contains(&s.subnet.prefix_len()),
+                    "spec.sandbox.subnet",
+                    "must be between /16 and /28",
+                );
+                errors.immutable(
+                    "spec.sandbox",
+                    s,
+                    old.and_then(|o| o.sandbox.as_ref()),
+                    "make another Cloud",
+                );
             }
             (Driver::Ssh, None) => {}
         }

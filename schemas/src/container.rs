@@ -18,19 +18,55 @@ pub const NETWORK_FINALIZER: &str = "skysail.dev/network";
 /// A system container: an image, a size, networks, rules for its place.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Container", plural = "containers", singular = "container",
-    namespaced, shortname = "ct", category = "all", category = "skysail", status = "ContainerStatus", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Container",
+    plural = "containers",
+    singular = "container",
+    namespaced,
+    shortname = "ct",
+    category = "all",
+    category = "skysail",
+    status = "ContainerStatus",
+    derive = "PartialEq",
     selectable = ".status.host",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Host", type_ = "string", json_path = ".status.host"),
-    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses[*].address"),
+    printcolumn(
+        name = "Address",
+        type_ = "string",
+        json_path = ".status.addresses[*].address"
+    ),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.instanceType"),
     printcolumn(name = "Restarts", type_ = "integer", json_path = ".status.restarts"),
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
-    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.image",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Epoch",
+        type_ = "integer",
+        json_path = ".status.epoch",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerSpec {
@@ -219,7 +255,11 @@ pub struct Allocation {
 impl Allocation {
     /// The part that placement counts.
     pub fn resources(&self) -> Resources {
-        Resources { cpu: self.cpu, memory: self.memory, disk: self.disk }
+        Resources {
+            cpu: self.cpu,
+            memory: self.memory,
+            disk: self.disk,
+        }
     }
 }
 
@@ -265,24 +305,53 @@ impl Validate for ContainerSpec {
         errors.dns_label("metadata.name", name);
         errors.dns_label("spec.image", &self.image);
         errors.dns_label("spec.instanceType", &self.instance_type);
-        errors.check(self.networks.len() <= 8, "spec.networks", "at most 8 networks");
+        errors.check(
+            self.networks.len() <= 8,
+            "spec.networks",
+            "at most 8 networks",
+        );
         let mut seen = BTreeSet::new();
         for (i, attachment) in self.networks.iter().enumerate() {
             let field = format!("spec.networks[{i}].name");
             errors.dns_label(&field, &attachment.name);
             if !seen.insert(&attachment.name) {
-                errors.push(Cause::Duplicate, field, format!("{:?} stands twice; a container joins a network once", attachment.name));
+                errors.push(
+                    Cause::Duplicate,
+                    field,
+                    format!(
+                        "{:?} stands twice; a container joins a network once",
+                        attachment.name
+                    ),
+                );
             }
         }
         for (i, spread) in self.placement.spread.iter().enumerate() {
-            errors.check(spread.max_skew >= 1, &format!("spec.placement.spread[{i}].maxSkew"), "must be at least 1");
+            errors.check(
+                spread.max_skew >= 1,
+                &format!("spec.placement.spread[{i}].maxSkew"),
+                "must be at least 1",
+            );
         }
         if self.user_data.as_ref().is_some_and(|d| d.len() > 65536) {
-            errors.push(Cause::TooLong, "spec.userData", "must have at most 65536 bytes");
+            errors.push(
+                Cause::TooLong,
+                "spec.userData",
+                "must have at most 65536 bytes",
+            );
         }
         let way_out = "make another Container";
-        errors.immutable("spec.networks", &self.networks, old.map(|o| &o.networks), way_out);
+        errors.immutable(
+            "spec.networks",
+            &self.networks,
+            old.map(|o| &o.networks),
+            way_out,
+        );
         errors.immutable("spec.image", &self.image, old.map(|o| &o.image), way_out);
-        errors.immutable("spec.privileged", &self.privileged, old.map(|o| &o.privileged), way_out);
+        errors.immutable(
+            "spec.privileged",
+            &self.privileged,
+            old.map(|o| &o.privileged),
+            way_out,
+        );
     }
 }

@@ -11,13 +11,29 @@ use std::collections::BTreeMap;
 /// `replicas` Containers made from one template, named `<set>-0`, `<set>-1`, …
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "ContainerSet", plural = "containersets", singular = "containerset",
-    namespaced, shortname = "cs", category = "all", category = "skysail", status = "ContainerSetStatus", derive = "PartialEq",
-    scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.replicas"),
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "ContainerSet",
+    plural = "containersets",
+    singular = "containerset",
+    namespaced,
+    shortname = "cs",
+    category = "all",
+    category = "skysail",
+    status = "ContainerSetStatus",
+    derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas"
+    ),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas"),
     printcolumn(name = "Current", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerSetSpec {
@@ -72,10 +88,22 @@ pub struct ContainerSetStatus {
 impl Validate for ContainerSetSpec {
     fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
         errors.dns_label("metadata.name", name);
-        errors.check(name.len() <= 57, "metadata.name", "must have at most 57 characters: each container's name is it, '-' and a number");
-        errors.check(self.replicas <= 10_000, "spec.replicas", "must be at most 10000");
+        errors.check(
+            name.len() <= 57,
+            "metadata.name",
+            "must have at most 57 characters: each container's name is it, '-' and a number",
+        );
+        errors.check(
+            self.replicas <= 10_000,
+            "spec.replicas",
+            "must be at most 10000",
+        );
         let mut inner = Errors::default();
-        self.template.spec.validate("x", old.map(|o| &o.template.spec).filter(|_| false), &mut inner);
+        self.template.spec.validate(
+            "x",
+            old.map(|o| &o.template.spec).filter(|_| false),
+            &mut inner,
+        );
         errors.0.extend(inner.0.into_iter().map(|mut e| {
             e.field = format!("spec.template.{}", e.field);
             e

@@ -31,30 +31,40 @@ pub fn json_schemas() -> Vec<File> {
 
 fn json_schema(kind: &kinds::Kind) -> File {
     let (spec, version) = (&kind.crd.spec, &kind.crd.spec.versions[0]);
-    let open_api = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+    let open_api = version
+        .schema
+        .as_ref()
+        .and_then(|schema| schema.open_api_v3_schema.as_ref());
     let mut schema = strict(&serde_json::to_value(open_api).unwrap_or_default());
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = spec.names.kind.as_str().into();
     schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);
-    schema["properties"]["apiVersion"] = json!({"const": format!("{}/{}", spec.group, version.name)});
+    schema["properties"]["apiVersion"] =
+        json!({"const": format!("{}/{}", spec.group, version.name)});
     schema["properties"]["kind"] = json!({"const": spec.names.kind});
     schema["properties"]["metadata"] = json!({"type": "object"});
     File {
-        name: format!("{}.json", spec.names.singular.as_deref().unwrap_or(&spec.names.plural)),
+        name: format!(
+            "{}.json",
+            spec.names.singular.as_deref().unwrap_or(&spec.names.plural)
+        ),
         text: format!("{schema:#}\n"),
     }
 }
 
 /// The same in JSON Schema's own words: nullable types are unions, objects are closed.
 fn strict(schema: &Value) -> Value {
-    let Value::Object(keywords) = schema else { return schema.clone() };
+    let Value::Object(keywords) = schema else {
+        return schema.clone();
+    };
     let is = |keyword: &str| keywords.get(keyword) == Some(&Value::Bool(true));
     let mut result = Map::new();
     for (keyword, value) in keywords {
         let value = match (keyword.as_str(), value) {
-            ("properties", Value::Object(properties)) => {
-                properties.iter().map(|(name, schema)| (name.clone(), strict(schema))).collect()
-            }
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), strict(schema)))
+                .collect(),
             ("items" | "additionalProperties", schema) => strict(schema),
             ("nullable", _) => continue,
             ("type", Value::String(_)) if is("nullable") => json!([value, "null"]),
@@ -74,7 +84,9 @@ fn strict(schema: &Value) -> Value {
         result.insert("type".into(), types);
     }
     if keywords.contains_key("properties") && !is("x-kubernetes-preserve-unknown-fields") {
-        result.entry("additionalProperties").or_insert(Value::Bool(false));
+        result
+            .entry("additionalProperties")
+            .or_insert(Value::Bool(false));
     }
     Value::Object(result)
 }

@@ -11,21 +11,67 @@ use std::net::IpAddr;
 /// A machine: bought from a cloud (`cloud` and `machineType`) or one that exists (`ssh`).
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Host", plural = "hosts", singular = "host",
-    category = "skysail", status = "HostStatus", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Host",
+    plural = "hosts",
+    singular = "host",
+    category = "skysail",
+    status = "HostStatus",
+    derive = "PartialEq",
     selectable = ".spec.cloud",
     printcolumn(name = "Cloud", type_ = "string", json_path = ".spec.cloud"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Address", type_ = "string", json_path = ".status.addresses.internal"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Address",
+        type_ = "string",
+        json_path = ".status.addresses.internal"
+    ),
     printcolumn(name = "CPU", type_ = "string", json_path = ".status.allocatable.cpu"),
-    printcolumn(name = "Memory", type_ = "string", json_path = ".status.allocatable.memory"),
-    printcolumn(name = "Containers", type_ = "integer", json_path = ".status.containers"),
-    printcolumn(name = "External", type_ = "string", json_path = ".status.addresses.external", priority = 1),
-    printcolumn(name = "Datapath", type_ = "string", json_path = ".status.datapath", priority = 1),
-    printcolumn(name = "Agent", type_ = "string", json_path = ".status.agentVersion", priority = 1),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Memory",
+        type_ = "string",
+        json_path = ".status.allocatable.memory"
+    ),
+    printcolumn(
+        name = "Containers",
+        type_ = "integer",
+        json_path = ".status.containers"
+    ),
+    printcolumn(
+        name = "External",
+        type_ = "string",
+        json_path = ".status.addresses.external",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Datapath",
+        type_ = "string",
+        json_path = ".status.datapath",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Agent",
+        type_ = "string",
+        json_path = ".status.agentVersion",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HostSpec {
@@ -189,15 +235,41 @@ impl Validate for HostSpec {
     fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
         errors.dns_label("metadata.name", name);
         match (&self.cloud, &self.ssh) {
-            (None, None) => errors.push(Cause::Required, "spec", "needs either cloud (a machine is made) or ssh (the machine exists)"),
-            (Some(_), Some(_)) => errors.push(Cause::Forbidden, "spec.ssh", "cannot stand beside spec.cloud: a machine is either made or exists"),
-            (None, Some(_)) if self.machine_type.is_some() => errors.push(Cause::Forbidden, "spec.machineType", "is for hosts of a cloud only"),
+            (None, None) => errors.push(
+                Cause::Required,
+                "spec",
+                "needs either cloud (a machine is made) or ssh (the machine exists)",
+            ),
+            (Some(_), Some(_)) => errors.push(
+                Cause::Forbidden,
+                "spec.ssh",
+                "cannot stand beside spec.cloud: a machine is either made or exists",
+            ),
+            (None, Some(_)) if self.machine_type.is_some() => errors.push(
+                Cause::Forbidden,
+                "spec.machineType",
+                "is for hosts of a cloud only",
+            ),
             _ => {}
         }
-        errors.immutable("spec.cloud", &self.cloud, old.map(|o| &o.cloud), "make another Host and delete this one");
-        errors.immutable("spec.machineType", &self.machine_type, old.map(|o| &o.machine_type), "make another Host and delete this one");
+        errors.immutable(
+            "spec.cloud",
+            &self.cloud,
+            old.map(|o| &o.cloud),
+            "make another Host and delete this one",
+        );
+        errors.immutable(
+            "spec.machineType",
+            &self.machine_type,
+            old.map(|o| &o.machine_type),
+            "make another Host and delete this one",
+        );
         if let Some(ssh) = &self.ssh {
-            errors.check(!ssh.address.is_empty(), "spec.ssh.address", "must not be empty");
+            errors.check(
+                !ssh.address.is_empty(),
+                "spec.ssh.address",
+                "must not be empty",
+            );
         }
     }
 }

@@ -9,13 +9,24 @@ use serde::{Deserialize, Serialize};
 /// A size of container.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "InstanceType", plural = "instancetypes", singular = "instancetype",
-    namespaced, shortname = "it", category = "skysail", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "InstanceType",
+    plural = "instancetypes",
+    singular = "instancetype",
+    namespaced,
+    shortname = "it",
+    category = "skysail",
+    derive = "PartialEq",
     printcolumn(name = "CPU", type_ = "string", json_path = ".spec.cpu"),
     printcolumn(name = "Memory", type_ = "string", json_path = ".spec.memory"),
     printcolumn(name = "Disk", type_ = "string", json_path = ".spec.disk"),
     printcolumn(name = "Bandwidth", type_ = "string", json_path = ".spec.bandwidth"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceTypeSpec {
@@ -61,12 +72,32 @@ pub enum Profile {
 impl Validate for InstanceTypeSpec {
     fn validate(&self, name: &str, _old: Option<&Self>, errors: &mut Errors) {
         errors.dns_label("metadata.name", name);
-        errors.check((10..=1_024_000).contains(&self.cpu.0), "spec.cpu", format!("{} must be between 10m and 1024", self.cpu));
-        errors.check(((16 << 20)..=(64u64 << 40)).contains(&self.memory.0), "spec.memory", format!("{} must be between 16Mi and 64Ti", self.memory));
-        errors.check(((1 << 20)..=(1024u64 << 40)).contains(&self.disk.0), "spec.disk", format!("{} must be between 1Mi and 1024Ti", self.disk));
-        errors.check((8..=4_194_304).contains(&self.pids), "spec.pids", "must be between 8 and 4194304");
+        errors.check(
+            (10..=1_024_000).contains(&self.cpu.0),
+            "spec.cpu",
+            format!("{} must be between 10m and 1024", self.cpu),
+        );
+        errors.check(
+            ((16 << 20)..=(64u64 << 40)).contains(&self.memory.0),
+            "spec.memory",
+            format!("{} must be between 16Mi and 64Ti", self.memory),
+        );
+        errors.check(
+            ((1 << 20)..=(1024u64 << 40)).contains(&self.disk.0),
+            "spec.disk",
+            format!("{} must be between 1Mi and 1024Ti", self.disk),
+        );
+        errors.check(
+            (8..=4_194_304).contains(&self.pids),
+            "spec.pids",
+            "must be between 8 and 4194304",
+        );
         if let Some(bandwidth) = self.bandwidth {
-            errors.check(bandwidth.0 >= 100_000, "spec.bandwidth", format!("{bandwidth} must be at least 100k"));
+            errors.check(
+                bandwidth.0 >= 100_000,
+                "spec.bandwidth",
+                format!("{bandwidth} must be at least 100k"),
+            );
         }
     }
 }

@@ -18,10 +18,19 @@ pub struct Kind {
 
 fn validate<S: Validate + DeserializeOwned>(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let spec = |object: &Value| serde_json::from_value::<S>(object.get("spec").cloned().unwrap_or(Value::Null));
-    let name = new.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let spec = |object: &Value| {
+        serde_json::from_value::<S>(object.get("spec").cloned().unwrap_or(Value::Null))
+    };
+    let name = new
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     match spec(new) {
-        Ok(new) => new.validate(name, old.and_then(|old| spec(old).ok()).as_ref(), &mut errors),
+        Ok(new) => new.validate(
+            name,
+            old.and_then(|old| spec(old).ok()).as_ref(),
+            &mut errors,
+        ),
         Err(e) => errors.push(Cause::Invalid, "spec", e.to_string()),
     }
     errors.0
@@ -30,19 +39,30 @@ fn validate<S: Validate + DeserializeOwned>(new: &Value, old: Option<&Value>) ->
 fn kind<K: CustomResourceExt, S: Validate + DeserializeOwned>() -> Kind {
     let mut crd = K::crd();
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        {
             finish(schema);
         }
     }
-    Kind { crd, validate: validate::<S> }
+    Kind {
+        crd,
+        validate: validate::<S>,
+    }
 }
 
 /// What the derived schema of an object leaves out: the kind's own description, and that conditions are told apart
 /// by their type.
 fn finish(schema: &mut JSONSchemaProps) {
     let properties = schema.properties.get_or_insert_default();
-    schema.description = properties.get("spec").and_then(|spec| spec.description.clone());
-    let status = properties.get_mut("status").and_then(|status| status.properties.as_mut());
+    schema.description = properties
+        .get("spec")
+        .and_then(|spec| spec.description.clone());
+    let status = properties
+        .get_mut("status")
+        .and_then(|status| status.properties.as_mut());
     if let Some(conditions) = status.and_then(|status| status.get_mut("conditions")) {
         conditions.x_kubernetes_list_type = Some("map".into());
         conditions.x_kubernetes_list_map_keys = Some(vec!["type".into()]);

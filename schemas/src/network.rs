@@ -11,14 +11,30 @@ use std::net::Ipv4Addr;
 /// A private network that spans every host and cloud. Other tenants may use the same addresses.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Network", plural = "networks", singular = "network",
-    namespaced, shortname = "net", category = "skysail", status = "NetworkStatus", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Network",
+    plural = "networks",
+    singular = "network",
+    namespaced,
+    shortname = "net",
+    category = "skysail",
+    status = "NetworkStatus",
+    derive = "PartialEq",
     printcolumn(name = "CIDR", type_ = "string", json_path = ".spec.cidr"),
     printcolumn(name = "VNI", type_ = "integer", json_path = ".status.vni"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.addressesInUse"),
     printcolumn(name = "Egress", type_ = "boolean", json_path = ".spec.egress"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkSpec {
@@ -71,12 +87,17 @@ pub fn usable(cidr: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
 
 /// How many addresses [`usable`] yields.
 pub fn usable_count(cidr: Ipv4Net) -> u32 {
-    u32::from(cidr.broadcast()).saturating_sub(u32::from(cidr.network())).saturating_sub(2)
+    u32::from(cidr.broadcast())
+        .saturating_sub(u32::from(cidr.network()))
+        .saturating_sub(2)
 }
 
 /// Whether containers can take `address`.
 pub fn is_usable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
-    cidr.contains(&address) && address != cidr.network() && address != cidr.broadcast() && address != gateway(cidr)
+    cidr.contains(&address)
+        && address != cidr.network()
+        && address != cidr.broadcast()
+        && address != gateway(cidr)
 }
 
 impl Validate for NetworkSpec {
@@ -91,18 +112,35 @@ impl Validate for NetworkSpec {
         errors.check(
             self.cidr.addr() == self.cidr.network(),
             "spec.cidr",
-            format!("{} has host bits set; write {}", self.cidr, self.cidr.trunc()),
+            format!(
+                "{} has host bits set; write {}",
+                self.cidr,
+                self.cidr.trunc()
+            ),
         );
         errors.check(
             private.iter().any(|p| p.contains(&self.cidr)),
             "spec.cidr",
             format!("{} is not private: choose from 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10", self.cidr),
         );
-        errors.check((8..=29).contains(&self.cidr.prefix_len()), "spec.cidr", format!("/{} must be between /8 and /29", self.cidr.prefix_len()));
-        errors.immutable("spec.cidr", &self.cidr, old.map(|o| &o.cidr), "make another Network");
+        errors.check(
+            (8..=29).contains(&self.cidr.prefix_len()),
+            "spec.cidr",
+            format!("/{} must be between /8 and /29", self.cidr.prefix_len()),
+        );
+        errors.immutable(
+            "spec.cidr",
+            &self.cidr,
+            old.map(|o| &o.cidr),
+            "make another Network",
+        );
         for label in self.dns_domain.split('.') {
             errors.dns_label("spec.dnsDomain", label);
         }
-        errors.check(self.dns_domain.len() <= 190, "spec.dnsDomain", "must have at most 190 characters");
+        errors.check(
+            self.dns_domain.len() <= 190,
+            "spec.dnsDomain",
+            "must have at most 190 characters",
+        );
     }
 }

@@ -15,16 +15,28 @@ use std::net::{IpAddr, Ipv4Addr};
 /// An allocated address.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Port", plural = "ports", singular = "port",
-    namespaced, category = "skysail", derive = "PartialEq",
-    selectable = ".spec.vni", selectable = ".spec.container", selectable = ".spec.location.host",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Port",
+    plural = "ports",
+    singular = "port",
+    namespaced,
+    category = "skysail",
+    derive = "PartialEq",
+    selectable = ".spec.vni",
+    selectable = ".spec.container",
+    selectable = ".spec.location.host",
     printcolumn(name = "Container", type_ = "string", json_path = ".spec.container"),
     printcolumn(name = "Network", type_ = "string", json_path = ".spec.network"),
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "MAC", type_ = "string", json_path = ".spec.mac"),
     printcolumn(name = "VNI", type_ = "integer", json_path = ".spec.vni"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.location.host"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PortSpec {
@@ -87,10 +99,32 @@ pub fn mac(vni: u32, address: Ipv4Addr) -> String {
 
 impl Validate for PortSpec {
     fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
-        errors.check(name == self::name(&self.network, self.address), "metadata.name", "must be <network>.<address>");
-        errors.check(crate::network::is_usable(self.cidr, self.address), "spec.address", format!("{} is not usable in {}", self.address, self.cidr));
-        errors.check((1..1 << 24).contains(&self.vni), "spec.vni", "must be between 1 and 16777215");
-        errors.immutable("spec.container", &self.container, old.map(|o| &o.container), "delete the Port");
-        errors.immutable("spec.vni", &self.vni, old.map(|o| &o.vni), "delete the Port");
+        errors.check(
+            name == self::name(&self.network, self.address),
+            "metadata.name",
+            "must be <network>.<address>",
+        );
+        errors.check(
+            crate::network::is_usable(self.cidr, self.address),
+            "spec.address",
+            format!("{} is not usable in {}", self.address, self.cidr),
+        );
+        errors.check(
+            (1..1 << 24).contains(&self.vni),
+            "spec.vni",
+            "must be between 1 and 16777215",
+        );
+        errors.immutable(
+            "spec.container",
+            &self.container,
+            old.map(|o| &o.container),
+            "delete the Port",
+        );
+        errors.immutable(
+            "spec.vni",
+            &self.vni,
+            old.map(|o| &o.vni),
+            "delete the Port",
+        );
     }
 }

@@ -10,12 +10,16 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a quantity: write a number with an optional suffix (m, k, M, G, T, Ki, Mi, Gi, Ti)")]
+#[error(
+    "{0:?} is not a quantity: write a number with an optional suffix (m, k, M, G, T, Ki, Mi, Gi, Ti)"
+)]
 pub struct QuantityError(pub String);
 
 /// Thousandths of the base unit, exactly, or `None` where the text is no quantity or does not fit.
 fn parse_milli(text: &str) -> Option<u128> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let milli_per_unit: u128 = match suffix {
         "m" => 1,
@@ -31,11 +35,23 @@ fn parse_milli(text: &str) -> Option<u128> {
         _ => return None,
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 20 || fraction.len() > 9 {
+    if (whole.is_empty() && fraction.is_empty())
+        || fraction.contains('.')
+        || whole.len() > 20
+        || fraction.len() > 9
+    {
         return None;
     }
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let part: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let whole: u128 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let part: u128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
     let scale = 10u128.pow(u32::try_from(fraction.len()).ok()?);
     // Kubernetes rounds up what is finer than it can hold: asking for more is safe, for less is not.
     Some(whole * milli_per_unit + (part * milli_per_unit).div_ceil(scale))
@@ -53,7 +69,12 @@ fn binary(value: u64) -> String {
 
 /// `value` with the largest decimal suffix that divides it.
 fn decimal(value: u64) -> String {
-    for (unit, suffix) in [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
+    for (unit, suffix) in [
+        (1_000_000_000_000, "T"),
+        (1_000_000_000, "G"),
+        (1_000_000, "M"),
+        (1_000, "k"),
+    ] {
         if value != 0 && value.is_multiple_of(unit) {
             return format!("{}{suffix}", value / unit);
         }
@@ -165,7 +186,17 @@ mod tests {
 
     #[test]
     fn nonsense_and_what_does_not_fit_is_refused() {
-        for text in ["", "m", ".", "1..2", "-1", "1e3", "9999999999Ti", "0x10", "1 Mi"] {
+        for text in [
+            "",
+            "m",
+            ".",
+            "1..2",
+            "-1",
+            "1e3",
+            "9999999999Ti",
+            "0x10",
+            "1 Mi",
+        ] {
             assert!(text.parse::<Bytes>().is_err(), "{text:?} was accepted");
         }
     }

@@ -10,12 +10,21 @@ use serde::{Deserialize, Serialize};
 /// A claimed VNI.
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(
-    group = "skysail.dev", version = "v1alpha1", kind = "Segment", plural = "segments", singular = "segment",
-    category = "skysail", derive = "PartialEq",
+    group = "skysail.dev",
+    version = "v1alpha1",
+    kind = "Segment",
+    plural = "segments",
+    singular = "segment",
+    category = "skysail",
+    derive = "PartialEq",
     printcolumn(name = "VNI", type_ = "integer", json_path = ".spec.vni"),
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.namespace"),
     printcolumn(name = "Network", type_ = "string", json_path = ".spec.network"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentSpec {
@@ -36,8 +45,16 @@ pub fn name(vni: u32) -> String {
 
 impl Validate for SegmentSpec {
     fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
-        errors.check(name == self::name(self.vni), "metadata.name", "must be vni-<number>");
-        errors.check((1..1 << 24).contains(&self.vni), "spec.vni", "must be between 1 and 16777215");
+        errors.check(
+            name == self::name(self.vni),
+            "metadata.name",
+            "must be vni-<number>",
+        );
+        errors.check(
+            (1..1 << 24).contains(&self.vni),
+            "spec.vni",
+            "must be between 1 and 16777215",
+        );
         errors.immutable("spec", self, old, "delete the Segment");
     }
 }

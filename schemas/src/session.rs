@@ -54,8 +54,15 @@ pub fn exit_code(status: &serde_json::Value) -> Result<i32, String> {
         return Ok(0);
     }
     let causes = status.pointer("/details/causes").and_then(|c| c.as_array());
-    let code = causes.and_then(|c| c.iter().find(|c| c["reason"] == "ExitCode")).and_then(|c| c["message"].as_str()?.parse().ok());
-    code.ok_or_else(|| status["message"].as_str().unwrap_or("the session ended without a status").to_owned())
+    let code = causes
+        .and_then(|c| c.iter().find(|c| c["reason"] == "ExitCode"))
+        .and_then(|c| c["message"].as_str()?.parse().ok());
+    code.ok_or_else(|| {
+        status["message"]
+            .as_str()
+            .unwrap_or("the session ended without a status")
+            .to_owned()
+    })
 }
 
 /// The `Status` for a process that ended with `code`.
@@ -79,6 +86,9 @@ mod tests {
         for code in [0, 1, 127, 255] {
             assert_eq!(exit_code(&exit_status(code)), Ok(code));
         }
-        assert_eq!(exit_code(&serde_json::json!({ "status": "Failure", "message": "no" })), Err("no".to_owned()));
+        assert_eq!(
+            exit_code(&serde_json::json!({ "status": "Failure", "message": "no" })),
+            Err("no".to_owned())
+        );
     }
 }

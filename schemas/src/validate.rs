@@ -64,7 +64,11 @@ pub struct Errors(pub Vec<FieldError>);
 impl Errors {
     /// Records one mistake.
     pub fn push(&mut self, cause: Cause, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(FieldError { field: field.into(), cause, message: message.into() });
+        self.0.push(FieldError {
+            field: field.into(),
+            cause,
+            message: message.into(),
+        });
     }
 
     /// Records an unusable value unless `ok`.
@@ -75,9 +79,19 @@ impl Errors {
     }
 
     /// Records a change of a field that is fixed once the object exists.
-    pub fn immutable<T: PartialEq>(&mut self, field: &str, new: &T, old: Option<&T>, way_out: &str) {
+    pub fn immutable<T: PartialEq>(
+        &mut self,
+        field: &str,
+        new: &T,
+        old: Option<&T>,
+        way_out: &str,
+    ) {
         if old.is_some_and(|old| old != new) {
-            self.push(Cause::Forbidden, field, format!("cannot be changed once set; {way_out}"));
+            self.push(
+                Cause::Forbidden,
+                field,
+                format!("cannot be changed once set; {way_out}"),
+            );
         }
     }
 
@@ -85,7 +99,9 @@ impl Errors {
     pub fn dns_label(&mut self, field: &str, value: &str) {
         let fine = !value.is_empty()
             && value.len() <= 63
-            && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && value
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !value.starts_with('-')
             && !value.ends_with('-');
         if value.len() > 63 {

@@ -13,13 +13,17 @@ use std::path::{Path, PathBuf};
 const INTERNAL: [&str; 2] = ["Port", "Segment"];
 
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let entries =
+        std::fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
             found.push(path);
         }
     }
@@ -37,7 +41,8 @@ fn manifests() -> PathBuf {
 
 /// Reads an object as its type and writes it again.
 fn through<K: DeserializeOwned + Serialize>(object: &Value) -> Value {
-    let typed: K = serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{e}: {object}"));
+    let typed: K =
+        serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{e}: {object}"));
     serde_json::to_value(typed).expect("json")
 }
 
@@ -58,11 +63,15 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
 /// Is all of `part` in `whole`? What is not was a field that the type does not have.
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => {
-            part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| contains(whole, part)))
-        }
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(key, part)| whole.get(key).is_some_and(|whole| contains(whole, part))),
         (Value::Array(whole), Value::Array(part)) => {
-            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| contains(whole, part))
+            whole.len() == part.len()
+                && whole
+                    .iter()
+                    .zip(part)
+                    .all(|(whole, part)| contains(whole, part))
         }
         // Quantities are written in their shortest form.
         (Value::String(_) | Value::Number(_), Value::String(_) | Value::Number(_)) => true,
@@ -77,11 +86,20 @@ fn every_manifest_is_valid_and_survives_its_type() {
         for object in documents(&file) {
             let name = object["kind"].as_str().expect("a kind");
             let Some(kind) = kinds.iter().find(|kind| kind.crd.spec.names.kind == name) else {
-                assert_eq!(object["apiVersion"], "v1", "{}: {name} is no kind of ours", file.display());
+                assert_eq!(
+                    object["apiVersion"],
+                    "v1",
+                    "{}: {name} is no kind of ours",
+                    file.display()
+                );
                 continue;
             };
             let once = through_its_type(name, &object);
-            assert!(contains(&once, &object), "{}: an unknown field in\n{object:#}\n{once:#}", file.display());
+            assert!(
+                contains(&once, &object),
+                "{}: an unknown field in\n{object:#}\n{once:#}",
+                file.display()
+            );
             assert_eq!(through_its_type(name, &once), once, "{}", file.display());
             let mistakes = (kind.validate)(&object, None);
             assert!(mistakes.is_empty(), "{}: {mistakes:?}", file.display());

@@ -43,10 +43,25 @@ pub struct Report {
 
 impl Report {
     /// Adds a figure.
-    pub fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str, better: Better) -> &mut Metric {
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        better: Better,
+    ) -> &mut Metric {
         let name = name.into();
         eprintln!("report: {name} = {value:.3} {unit}");
-        self.metrics.entry(name).insert_entry(Metric { value, unit, aim: None, better, baseline: None }).into_mut()
+        self.metrics
+            .entry(name)
+            .insert_entry(Metric {
+                value,
+                unit,
+                aim: None,
+                better,
+                baseline: None,
+            })
+            .into_mut()
     }
 
     /// Adds a sentence that a reader needs, for example why a figure is missing.
@@ -63,10 +78,16 @@ impl Report {
     pub fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join("report.json");
-        let mut all: serde_json::Map<String, serde_json::Value> =
-            std::fs::read_to_string(&path).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+        let mut all: serde_json::Map<String, serde_json::Value> = std::fs::read_to_string(&path)
+            .ok()
+            .and_then(|t| serde_json::from_str(&t).ok())
+            .unwrap_or_default();
         for (name, m) in &self.metrics {
-            let better = if m.better == Better::Lower { "lower" } else { "higher" };
+            let better = if m.better == Better::Lower {
+                "lower"
+            } else {
+                "higher"
+            };
             all.insert(name.clone(), json!({ "value": m.value, "unit": m.unit, "aim": m.aim, "better": better, "baseline": m.baseline }));
         }
         std::fs::write(&path, serde_json::to_string_pretty(&all)?)?;
@@ -75,23 +96,48 @@ impl Report {
     }
 
     fn markdown(&self, folder: &Path) -> Result<String> {
-        let mut text = String::from("# Measurements\n\n| figure | value | unit | aim | met | baseline | ratio |\n|---|--:|---|--:|---|--:|--:|\n");
+        let mut text = String::from(
+            "# Measurements\n\n| figure | value | unit | aim | met | baseline | ratio |\n|---|--:|---|--:|---|--:|--:|\n",
+        );
         for (name, m) in &self.metrics {
             let show = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.3}"));
-            let met = m.aim.map_or("", |aim| if (m.better == Better::Lower) == (m.value <= aim) || m.value == aim { "yes" } else { "**no**" });
+            let met = m.aim.map_or("", |aim| {
+                if (m.better == Better::Lower) == (m.value <= aim) || m.value == aim {
+                    "yes"
+                } else {
+                    "**no**"
+                }
+            });
             let ratio = m.baseline.filter(|b| *b > 0.0).map(|b| m.value / b);
-            writeln!(text, "| {name} | {:.3} | {} | {} | {met} | {} | {} |", m.value, m.unit, show(m.aim), show(m.baseline), show(ratio))?;
+            writeln!(
+                text,
+                "| {name} | {:.3} | {} | {} | {met} | {} | {} |",
+                m.value,
+                m.unit,
+                show(m.aim),
+                show(m.baseline),
+                show(ratio)
+            )?;
         }
         for note in &self.notes {
             write!(text, "\n{note}\n")?;
         }
-        let groups: std::collections::BTreeSet<_> = self.metrics.keys().filter_map(|n| n.rsplit_once('.').map(|(g, _)| g.to_owned())).collect();
+        let groups: std::collections::BTreeSet<_> = self
+            .metrics
+            .keys()
+            .filter_map(|n| n.rsplit_once('.').map(|(g, _)| g.to_owned()))
+            .collect();
         for group in groups {
             let bars: Vec<_> = self
                 .metrics
                 .iter()
                 .filter(|(n, _)| n.rsplit_once('.').is_some_and(|(g, _)| g == group))
-                .map(|(n, m)| plot::Bar { label: n[group.len() + 1..].to_owned(), value: m.value, baseline: m.baseline, unit: m.unit })
+                .map(|(n, m)| plot::Bar {
+                    label: n[group.len() + 1..].to_owned(),
+                    value: m.value,
+                    baseline: m.baseline,
+                    unit: m.unit,
+                })
                 .collect();
             let file = format!("{group}.svg");
             std::fs::write(folder.join(&file), plot::bars(&group, &bars))?;
@@ -105,7 +151,10 @@ impl Report {
 pub fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
-    values.get(((last as f64) * q).round() as usize).copied().unwrap_or(f64::NAN)
+    values
+        .get(((last as f64) * q).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -115,7 +164,10 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_measured() {
         let mut values = [3.0, 1.0, 2.0];
-        assert_eq!((quantile(&mut values, 0.5), quantile(&mut values, 0.95)), (2.0, 3.0));
+        assert_eq!(
+            (quantile(&mut values, 0.5), quantile(&mut values, 0.95)),
+            (2.0, 3.0)
+        );
     }
 
     #[test]
@@ -127,7 +179,16 @@ mod tests {
         let mut two = Report::default();
         two.add("clouds.a.x", 3.0, "s", Better::Higher);
         two.write(folder.path()).unwrap();
-        let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
-        assert_eq!((all["spine.a.x"]["aim"].as_f64(), all["clouds.a.x"]["value"].as_f64()), (Some(2.0), Some(3.0)));
+        let all: serde_json::Value = serde_json::from_str(
+            &std::fs::read_to_string(folder.path().join("report.json")).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                all["spine.a.x"]["aim"].as_f64(),
+                all["clouds.a.x"]["value"].as_f64()
+            ),
+            (Some(2.0), Some(3.0))
+        );
     }
 }

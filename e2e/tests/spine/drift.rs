@@ -6,15 +6,27 @@ use skysail_e2e::{Cluster, until};
 use std::time::Duration;
 
 pub const CASES: &[Case] = &[
-    ("the_init_of_a_container_killed_is_started_again", init_killed),
+    (
+        "the_init_of_a_container_killed_is_started_again",
+        init_killed,
+    ),
     ("a_flow_deleted_comes_back", flow_deleted),
     ("all_flows_deleted_come_back", flows_deleted),
     ("a_port_removed_comes_back", port_removed),
     ("the_bridge_deleted_comes_back", bridge_deleted),
     ("vswitchd_killed_comes_back", vswitchd_killed),
-    ("the_agent_killed_comes_back_and_touches_no_container", agent_killed),
-    ("the_server_killed_and_restarted_loses_nothing", server_killed),
-    ("a_host_destroyed_comes_back_with_its_containers", host_destroyed),
+    (
+        "the_agent_killed_comes_back_and_touches_no_container",
+        agent_killed,
+    ),
+    (
+        "the_server_killed_and_restarted_loses_nothing",
+        server_killed,
+    ),
+    (
+        "a_host_destroyed_comes_back_with_its_containers",
+        host_destroyed,
+    ),
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,15 +34,27 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The host of acme/web-0, and another container of the tenant that is elsewhere.
 fn subject(cluster: &Cluster) -> Result<(String, i64, String)> {
     let object = cluster.get("container", "acme", "web-0")?;
-    let host = object["status"]["host"].as_str().context("acme/web-0 has no host")?.to_owned();
-    let pid = object["status"]["pid"].as_i64().context("acme/web-0 has no pid")?;
-    let address = object["status"]["addresses"][0]["address"].as_str().context("acme/web-0 has no address")?.to_owned();
+    let host = object["status"]["host"]
+        .as_str()
+        .context("acme/web-0 has no host")?
+        .to_owned();
+    let pid = object["status"]["pid"]
+        .as_i64()
+        .context("acme/web-0 has no pid")?;
+    let address = object["status"]["addresses"][0]["address"]
+        .as_str()
+        .context("acme/web-0 has no address")?
+        .to_owned();
     Ok((host, pid, address))
 }
 
 fn pingable(cluster: &Cluster, name: &str) -> Result<()> {
     let (_, _, address) = subject(cluster)?;
-    let (_, took) = until("acme/db to ping acme/web-0", LIMIT, || cluster.exec("acme", "db", &["ping", "-c", "1", "-W", "1", &address])?.ok())?;
+    let (_, took) = until("acme/db to ping acme/web-0", LIMIT, || {
+        cluster
+            .exec("acme", "db", &["ping", "-c", "1", "-W", "1", &address])?
+            .ok()
+    })?;
     times::record(name, took)
 }
 
@@ -54,10 +78,18 @@ fn break_network(cluster: &Cluster, name: &str, line: &str) -> Result<()> {
 
 fn flow_deleted(cluster: &Cluster) -> Result<()> {
     let (host, _, _) = subject(cluster)?;
-    let count = |cluster: &Cluster| -> Result<usize> { Ok(cluster.on_host(&host, "ovs-ofctl dump-flows br-int --no-stats")?.ok()?.lines().count()) };
+    let count = |cluster: &Cluster| -> Result<usize> {
+        Ok(cluster
+            .on_host(&host, "ovs-ofctl dump-flows br-int --no-stats")?
+            .ok()?
+            .lines()
+            .count())
+    };
     let before = count(cluster)?;
     ensure!(before > 10, "only {before} flows on {host}");
-    cluster.on_host(&host, "ovs-ofctl del-flows br-int icmp")?.ok()?;
+    cluster
+        .on_host(&host, "ovs-ofctl del-flows br-int icmp")?
+        .ok()?;
     let (_, took) = until("the flows to be as many as before", LIMIT, || {
         let now = count(cluster)?;
         ensure!(now >= before, "{now} of {before}");
@@ -71,7 +103,11 @@ fn flows_deleted(cluster: &Cluster) -> Result<()> {
 }
 
 fn port_removed(cluster: &Cluster) -> Result<()> {
-    break_network(cluster, "port_removed", "for p in $(ovs-vsctl list-ports br-int | grep -v -i vx); do ovs-vsctl del-port br-int $p; done")
+    break_network(
+        cluster,
+        "port_removed",
+        "for p in $(ovs-vsctl list-ports br-int | grep -v -i vx); do ovs-vsctl del-port br-int $p; done",
+    )
 }
 
 fn bridge_deleted(cluster: &Cluster) -> Result<()> {
@@ -86,7 +122,9 @@ fn agent_killed(cluster: &Cluster) -> Result<()> {
     let (host, pid, _) = subject(cluster)?;
     let agent = "pgrep -f '^/usr/local/bin/skysail agent' | head -n1";
     let old = cluster.on_host(&host, agent)?.ok()?;
-    cluster.on_host(&host, &format!("kill -9 {}", old.trim()))?.ok()?;
+    cluster
+        .on_host(&host, &format!("kill -9 {}", old.trim()))?
+        .ok()?;
     let (_, took) = until("another agent", LIMIT, || {
         let new = cluster.on_host(&host, agent)?.ok()?;
         ensure!(!new.trim().is_empty() && new != old, "none yet");
@@ -100,11 +138,24 @@ fn agent_killed(cluster: &Cluster) -> Result<()> {
 
 fn server_killed(cluster: &Cluster) -> Result<()> {
     let pid = std::fs::read_to_string(cluster.data().join("server.pid"))?;
-    cluster.kubectl(&["create", "configmap", "before", "--from-literal=a=b"])?.ok()?;
-    ensure!(std::process::Command::new("kill").args(["-9", pid.trim()]).status()?.success(), "no server to kill");
-    let status = cluster.command("up").stdin(std::process::Stdio::null()).status()?;
+    cluster
+        .kubectl(&["create", "configmap", "before", "--from-literal=a=b"])?
+        .ok()?;
+    ensure!(
+        std::process::Command::new("kill")
+            .args(["-9", pid.trim()])
+            .status()?
+            .success(),
+        "no server to kill"
+    );
+    let status = cluster
+        .command("up")
+        .stdin(std::process::Stdio::null())
+        .status()?;
     ensure!(status.success(), "skysail up did not start it again");
-    let (_, took) = until("the API to answer with what was written", LIMIT, || cluster.kubectl(&["get", "configmap", "before"])?.ok())?;
+    let (_, took) = until("the API to answer with what was written", LIMIT, || {
+        cluster.kubectl(&["get", "configmap", "before"])?.ok()
+    })?;
     times::record("server_killed", took)?;
     cluster.kubectl(&["delete", "configmap", "before"])?.ok()?;
     pingable(cluster, "server_killed_ping")
@@ -113,11 +164,17 @@ fn server_killed(cluster: &Cluster) -> Result<()> {
 fn host_destroyed(cluster: &Cluster) -> Result<()> {
     let (host, before, _) = subject(cluster)?;
     cluster.destroy(&host)?;
-    let (_, took) = until("acme/web-0 to have another init and to be pinged", Duration::from_secs(180), || {
-        let (_, now, address) = subject(cluster)?;
-        let started = cluster.get("container", "acme", "web-0")?["status"]["restarts"].as_u64();
-        ensure!(now != before || started > Some(0), "it still has {before}");
-        cluster.exec("acme", "db", &["ping", "-c", "1", "-W", "1", &address])?.ok()
-    })?;
+    let (_, took) = until(
+        "acme/web-0 to have another init and to be pinged",
+        Duration::from_secs(180),
+        || {
+            let (_, now, address) = subject(cluster)?;
+            let started = cluster.get("container", "acme", "web-0")?["status"]["restarts"].as_u64();
+            ensure!(now != before || started > Some(0), "it still has {before}");
+            cluster
+                .exec("acme", "db", &["ping", "-c", "1", "-W", "1", &address])?
+                .ok()
+        },
+    )?;
     times::record("host_destroyed", took)
 }

@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let cases: Vec<Case> = [isolation::CASES, refusals::CASES, drift::CASES].concat();
     if arguments.list {
-        let trials = cases.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
+        let trials = cases
+            .into_iter()
+            .map(|(name, _)| Trial::test(name, || Ok(())))
+            .collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
@@ -36,7 +39,9 @@ fn main() -> ExitCode {
         .into_iter()
         .map(|(name, case)| {
             let cluster = Arc::clone(&cluster);
-            Trial::test(name, move || case(&cluster).map_err(|e| Failed::from(format!("{e:#}"))))
+            Trial::test(name, move || {
+                case(&cluster).map_err(|e| Failed::from(format!("{e:#}")))
+            })
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -7,7 +7,14 @@ use std::time::Duration;
 pub fn record(name: &str, took: Duration) -> anyhow::Result<()> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/report");
     std::fs::create_dir_all(&folder)?;
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("drift.jsonl"))?;
-    writeln!(file, "{}", serde_json::json!({ "name": format!("spine.drift.{name}"), "value": took.as_secs_f64(), "unit": "s" }))?;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("drift.jsonl"))?;
+    writeln!(
+        file,
+        "{}",
+        serde_json::json!({ "name": format!("spine.drift.{name}"), "value": took.as_secs_f64(), "unit": "s" })
+    )?;
     Ok(())
 }

@@ -47,7 +47,9 @@ pub struct Sessions(Arc<Mutex<State>>);
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sessions").field("agents", &self.state().agents.len()).finish()
+        f.debug_struct("Sessions")
+            .field("agents", &self.state().agents.len())
+            .finish()
     }
 }
 
@@ -76,12 +78,20 @@ impl Sessions {
     }
 
     /// Answers a call. The caller is authorized for it; `host` is the host that a container is bound to.
-    pub(crate) async fn handle(&self, call: &Call<'_>, host: Option<&str>, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    pub(crate) async fn handle(
+        &self,
+        call: &Call<'_>,
+        host: Option<&str>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
         match (call.kind.plural.as_str(), host) {
             ("hosts", Some(host)) if call.rest.is_empty() => Ok(self.offers(host)),
             ("hosts", Some(host)) => self.dialled(host, &call.rest, request).await,
             (_, Some(host)) => self.ask(call, host, request).await,
-            (_, None) => Err(Failure::unavailable(format!("container {} has no host yet: see `kubectl describe container -n {} {}`", call.name, call.namespace, call.name))),
+            (_, None) => Err(Failure::unavailable(format!(
+                "container {} has no host yet: see `kubectl describe container -n {} {}`",
+                call.name, call.namespace, call.name
+            ))),
         }
     }
 
@@ -90,26 +100,49 @@ impl Sessions {
         let (sender, receiver) = mpsc::channel(64);
         self.state().agents.insert(host.to_owned(), sender);
         let mut response = Response::new(Body::from_stream(lines(receiver)));
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json;stream=watch"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json;stream=watch"),
+        );
         response
     }
 
     /// An agent dials back for a session.
-    async fn dialled(&self, host: &str, id: &str, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn dialled(
+        &self,
+        host: &str,
+        id: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
         let upgrade = upgrade(request).await?;
         let waiting = {
             let mut state = self.state();
             let of_host = state.waiting.get(id).is_some_and(|w| w.host == host);
-            if of_host { state.waiting.remove(id) } else { None }
+            if of_host {
+                state.waiting.remove(id)
+            } else {
+                None
+            }
         };
-        let waiting = waiting.ok_or_else(|| Failure::new(404, "NotFound", format!("host {host} has no session {id:?}; its client may have gone")))?;
+        let waiting = waiting.ok_or_else(|| {
+            Failure::new(
+                404,
+                "NotFound",
+                format!("host {host} has no session {id:?}; its client may have gone"),
+            )
+        })?;
         Ok(upgrade.on_upgrade(|socket| async {
             let _ = waiting.dialled.send(socket);
         }))
     }
 
     /// A client wants a session: offer it to the host's agent and join the two.
-    async fn ask(&self, call: &Call<'_>, host: &str, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn ask(
+        &self,
+        call: &Call<'_>,
+        host: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
         let offer = Offer {
             id: uuid::Uuid::new_v4().to_string(),
             namespace: call.namespace.to_owned(),
@@ -118,17 +151,35 @@ impl Sessions {
             query: request.uri().query().unwrap_or_default().to_owned(),
         };
         let plain = call.subresource == "log" && !request.headers().contains_key(header::UPGRADE);
-        let upgrade = if plain { None } else { Some(upgrade(request).await?) };
+        let upgrade = if plain {
+            None
+        } else {
+            Some(upgrade(request).await?)
+        };
         let (dialled, arrives) = oneshot::channel();
         let agent = {
             let mut state = self.state();
             let agent = state.agents.get(host).filter(|a| !a.is_closed()).cloned();
-            state.waiting.insert(offer.id.clone(), Waiting { host: host.to_owned(), dialled });
+            state.waiting.insert(
+                offer.id.clone(),
+                Waiting {
+                    host: host.to_owned(),
+                    dialled,
+                },
+            );
             agent
         };
         let registered = Registered(self.clone(), offer.id.clone());
-        let away = || Failure::unavailable(format!("the agent of host {host} is not connected, so container {} cannot be entered; see `kubectl describe host {host}`", call.name));
-        agent.ok_or_else(away)?.try_send(offer).map_err(|_| away())?;
+        let away = || {
+            Failure::unavailable(format!(
+                "the agent of host {host} is not connected, so container {} cannot be entered; see `kubectl describe host {host}`",
+                call.name
+            ))
+        };
+        agent
+            .ok_or_else(away)?
+            .try_send(offer)
+            .map_err(|_| away())?;
         let arrives = async move {
             let socket = tokio::time::timeout(DIAL, arrives).await;
             drop(registered);
@@ -144,7 +195,10 @@ impl Sessions {
             None => {
                 let agent = arrives.await.ok_or_else(away)?;
                 let mut response = Response::new(Body::from_stream(output(agent)));
-                response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    header::HeaderValue::from_static("text/plain"),
+                );
                 Ok(response)
             }
         }
@@ -154,12 +208,16 @@ impl Sessions {
 async fn upgrade(request: Request<Body>) -> Result<WebSocketUpgrade, Failure> {
     let (mut parts, _) = request.into_parts();
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade.map_err(|e| Failure::bad_request(format!("a session needs a WebSocket ({PROTOCOL}): {e}")))?;
+    let upgrade = upgrade.map_err(|e| {
+        Failure::bad_request(format!("a session needs a WebSocket ({PROTOCOL}): {e}"))
+    })?;
     Ok(upgrade.protocols([PROTOCOL]))
 }
 
 /// Offers as lines, with an empty one when there was none for a while.
-fn lines(receiver: mpsc::Receiver<Offer>) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+fn lines(
+    receiver: mpsc::Receiver<Offer>,
+) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
     futures::stream::unfold(receiver, |mut receiver| async {
         let line = match tokio::time::timeout(ALIVE, receiver.recv()).await {
             Ok(None) => return None,
@@ -183,7 +241,8 @@ fn output(agent: WebSocket) -> impl Stream<Item = Result<Bytes, axum::Error>> {
 
 /// Passes frames both ways until one side ends.
 async fn join(client: WebSocket, agent: WebSocket) {
-    let ((mut to_client, mut from_client), (mut to_agent, mut from_agent)) = (client.split(), agent.split());
+    let ((mut to_client, mut from_client), (mut to_agent, mut from_agent)) =
+        (client.split(), agent.split());
     let up = async {
         while let Some(Ok(message)) = from_client.next().await {
             if matches!(message, Message::Close(_)) || to_agent.send(message).await.is_err() {

@@ -19,7 +19,8 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<(kube::Client, String)>
             None => Kubeconfig::read_from("kubeconfig").context("no kubeconfig: give --kubeconfig, set KUBECONFIG, or run where `skysail up` wrote one")?,
         },
     };
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     let namespace = config.default_namespace.clone();
     Ok((kube::Client::try_from(config)?, namespace))
 }

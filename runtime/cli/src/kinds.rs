@@ -24,9 +24,17 @@ pub struct Kind {
 impl Kind {
     /// Path of its collection (all namespaces for `None`), or of one object.
     pub fn path(&self, namespace: Option<&str>, name: Option<&str>) -> String {
-        let ApiResource { group, api_version, plural, .. } = &self.resource;
+        let ApiResource {
+            group,
+            api_version,
+            plural,
+            ..
+        } = &self.resource;
         let root = if group.is_empty() { "api" } else { "apis" };
-        let namespace = namespace.filter(|_| self.namespaced).map(|n| format!("namespaces/{}/", escaped(n))).unwrap_or_default();
+        let namespace = namespace
+            .filter(|_| self.namespaced)
+            .map(|n| format!("namespaces/{}/", escaped(n)))
+            .unwrap_or_default();
         let name = name.map(|n| format!("/{}", escaped(n))).unwrap_or_default();
         format!("/{root}/{api_version}/{namespace}{plural}{name}")
     }
@@ -49,10 +57,21 @@ impl Kind {
     }
 
     fn answers(&self, word: &str) -> bool {
-        let ApiResource { group, version, plural, kind, .. } = &self.resource;
+        let ApiResource {
+            group,
+            version,
+            plural,
+            kind,
+            ..
+        } = &self.resource;
         let word = word.to_ascii_lowercase();
-        let (name, suffix) = word.split_once('.').map_or((word.as_str(), None), |(name, suffix)| (name, Some(suffix)));
-        let named = name == plural || name == self.singular || name == kind.to_ascii_lowercase() || self.short.iter().any(|s| s == name);
+        let (name, suffix) = word
+            .split_once('.')
+            .map_or((word.as_str(), None), |(name, suffix)| (name, Some(suffix)));
+        let named = name == plural
+            || name == self.singular
+            || name == kind.to_ascii_lowercase()
+            || self.short.iter().any(|s| s == name);
         named && suffix.is_none_or(|s| s == group || s == format!("{version}.{group}"))
     }
 }
@@ -68,24 +87,52 @@ impl Kinds {
     /// When it cannot be reached or does not say.
     pub async fn discover(client: &kube::Client) -> Result<Self> {
         let asking = |e| explain(e, "asking the server which kinds it has");
-        let core = client.list_core_api_versions_aggregated().await.map_err(asking)?;
+        let core = client
+            .list_core_api_versions_aggregated()
+            .await
+            .map_err(asking)?;
         let groups = client.list_api_groups_aggregated().await.map_err(asking)?;
         let mut kinds = vec![];
         for group in core.items.iter().chain(&groups.items) {
-            let name = group.metadata.as_ref().and_then(|m| m.name.clone()).unwrap_or_default();
+            let name = group
+                .metadata
+                .as_ref()
+                .and_then(|m| m.name.clone())
+                .unwrap_or_default();
             // The first version is the one that the server prefers.
-            let Some(version) = group.versions.first() else { continue };
+            let Some(version) = group.versions.first() else {
+                continue;
+            };
             let number = version.version.clone().unwrap_or_default();
             for found in &version.resources {
-                let Some(plural) = found.resource.clone() else { continue };
-                let kind = found.response_kind.as_ref().and_then(|k| k.kind.clone()).unwrap_or_default();
-                let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
+                let Some(plural) = found.resource.clone() else {
+                    continue;
+                };
+                let kind = found
+                    .response_kind
+                    .as_ref()
+                    .and_then(|k| k.kind.clone())
+                    .unwrap_or_default();
+                let api_version = if name.is_empty() {
+                    number.clone()
+                } else {
+                    format!("{name}/{number}")
+                };
                 kinds.push(Kind {
-                    resource: ApiResource { group: name.clone(), version: number.clone(), api_version, kind, plural },
+                    resource: ApiResource {
+                        group: name.clone(),
+                        version: number.clone(),
+                        api_version,
+                        kind,
+                        plural,
+                    },
                     singular: found.singular_resource.clone().unwrap_or_default(),
                     short: found.short_names.clone(),
                     namespaced: found.scope.as_deref() == Some("Namespaced"),
-                    has_status: found.subresources.iter().any(|s| s.subresource.as_deref() == Some("status")),
+                    has_status: found
+                        .subresources
+                        .iter()
+                        .any(|s| s.subresource.as_deref() == Some("status")),
                 });
             }
         }
@@ -99,13 +146,18 @@ impl Kinds {
     pub fn find(&self, word: &str) -> Result<&Kind> {
         self.0.iter().find(|k| k.answers(word)).ok_or_else(|| {
             let ours: Vec<_> = self.0.iter().map(|k| k.resource.plural.as_str()).collect();
-            anyhow!("{word:?}: the server has no such kind; it has {}", ours.join(", "))
+            anyhow!(
+                "{word:?}: the server has no such kind; it has {}",
+                ours.join(", ")
+            )
         })
     }
 
     /// The kind of a manifest.
     pub fn of(&self, api_version: &str, kind: &str) -> Option<&Kind> {
-        self.0.iter().find(|k| k.resource.api_version == api_version && k.resource.kind == kind)
+        self.0
+            .iter()
+            .find(|k| k.resource.api_version == api_version && k.resource.kind == kind)
     }
 
     /// The kinds and names that words like `hosts,clouds`, `host h1 h2` or `host/h1 cloud/a` mean. No names: all objects.
@@ -117,7 +169,10 @@ impl Kinds {
         if words.iter().any(|w| w.contains('/')) {
             let mut found: Vec<(&Kind, Vec<String>)> = vec![];
             for word in words {
-                let (kind, name) = word.split_once('/').filter(|(k, n)| !k.is_empty() && !n.is_empty() && !n.contains('/')).ok_or_else(|| anyhow!("{word:?}: write KIND NAME… or KIND/NAME…, not both"))?;
+                let (kind, name) = word
+                    .split_once('/')
+                    .filter(|(k, n)| !k.is_empty() && !n.is_empty() && !n.contains('/'))
+                    .ok_or_else(|| anyhow!("{word:?}: write KIND NAME… or KIND/NAME…, not both"))?;
                 let kind = self.find(kind)?;
                 match found.last_mut() {
                     Some((last, names)) if *last == kind => names.push(name.to_owned()),
@@ -126,11 +181,18 @@ impl Kinds {
             }
             return Ok(found);
         }
-        let kinds = first.split(',').filter(|w| !w.is_empty()).map(|w| self.find(w)).collect::<Result<Vec<_>>>()?;
+        let kinds = first
+            .split(',')
+            .filter(|w| !w.is_empty())
+            .map(|w| self.find(w))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(name) = words[1..].iter().find(|n| n.is_empty()) {
             bail!("{name:?}: is not a name");
         }
-        Ok(kinds.into_iter().map(|k| (k, words[1..].to_vec())).collect())
+        Ok(kinds
+            .into_iter()
+            .map(|k| (k, words[1..].to_vec()))
+            .collect())
     }
 }
 
@@ -143,7 +205,11 @@ mod tests {
             resource: ApiResource {
                 group: group.into(),
                 version: version.into(),
-                api_version: if group.is_empty() { version.into() } else { format!("{group}/{version}") },
+                api_version: if group.is_empty() {
+                    version.into()
+                } else {
+                    format!("{group}/{version}")
+                },
                 kind: kind.into(),
                 plural: format!("{}s", kind.to_lowercase()),
             },
@@ -152,18 +218,38 @@ mod tests {
             namespaced: kind != "Host",
             has_status: true,
         };
-        Kinds(vec![kind("", "v1", "Event", "ev"), kind("events.k8s.io", "v1", "Event", "ev"), kind("skysail.dev", "v1alpha1", "Host", "ho")])
+        Kinds(vec![
+            kind("", "v1", "Event", "ev"),
+            kind("events.k8s.io", "v1", "Event", "ev"),
+            kind("skysail.dev", "v1alpha1", "Host", "ho"),
+        ])
     }
 
     #[test]
     fn a_kind_answers_to_all_its_names() {
         let kinds = kinds();
-        for word in ["hosts", "host", "Host", "ho", "hosts.skysail.dev", "host.v1alpha1.skysail.dev"] {
+        for word in [
+            "hosts",
+            "host",
+            "Host",
+            "ho",
+            "hosts.skysail.dev",
+            "host.v1alpha1.skysail.dev",
+        ] {
             assert_eq!(kinds.find(word).unwrap().resource.kind, "Host", "{word}");
         }
         assert_eq!(kinds.find("ev").unwrap().resource.group, "");
-        assert_eq!(kinds.find("events.events.k8s.io").unwrap().resource.group, "events.k8s.io");
-        assert!(kinds.find("pods").unwrap_err().to_string().contains("it has events"));
+        assert_eq!(
+            kinds.find("events.events.k8s.io").unwrap().resource.group,
+            "events.k8s.io"
+        );
+        assert!(
+            kinds
+                .find("pods")
+                .unwrap_err()
+                .to_string()
+                .contains("it has events")
+        );
     }
 
     #[test]
@@ -171,18 +257,34 @@ mod tests {
         let kinds = kinds();
         let select = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-            kinds.select(&words).map(|found| found.into_iter().map(|(k, n)| format!("{} {}", k.singular, n.join(" "))).collect::<Vec<_>>())
+            kinds.select(&words).map(|found| {
+                found
+                    .into_iter()
+                    .map(|(k, n)| format!("{} {}", k.singular, n.join(" ")))
+                    .collect::<Vec<_>>()
+            })
         };
         assert_eq!(select(&["ho,ev"]).unwrap(), ["host ", "event "]);
         assert_eq!(select(&["ho", "a", "b"]).unwrap(), ["host a b"]);
-        assert_eq!(select(&["ho/a", "host/b", "ev/c"]).unwrap(), ["host a b", "event c"]);
-        assert!(select(&["ho/a", "b"]).is_err() && select(&[]).is_err() && select(&["ho/a/b"]).is_err());
+        assert_eq!(
+            select(&["ho/a", "host/b", "ev/c"]).unwrap(),
+            ["host a b", "event c"]
+        );
+        assert!(
+            select(&["ho/a", "b"]).is_err() && select(&[]).is_err() && select(&["ho/a/b"]).is_err()
+        );
     }
 
     #[test]
     fn paths_have_the_namespace_only_where_the_kind_has() {
         let kinds = kinds();
-        assert_eq!(kinds.find("ho").unwrap().path(Some("a"), Some("h")), "/apis/skysail.dev/v1alpha1/hosts/h");
-        assert_eq!(kinds.find("ev").unwrap().path(Some("a"), None), "/api/v1/namespaces/a/events");
+        assert_eq!(
+            kinds.find("ho").unwrap().path(Some("a"), Some("h")),
+            "/apis/skysail.dev/v1alpha1/hosts/h"
+        );
+        assert_eq!(
+            kinds.find("ev").unwrap().path(Some("a"), None),
+            "/api/v1/namespaces/a/events"
+        );
     }
 }

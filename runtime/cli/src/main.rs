@@ -15,7 +15,12 @@ mod waiting;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "skysail", version, about = "System containers on the VMs of several clouds, from manifests", arg_required_else_help = true)]
+#[command(
+    name = "skysail",
+    version,
+    about = "System containers on the VMs of several clouds, from manifests",
+    arg_required_else_help = true
+)]
 struct Arguments {
     /// Kubeconfig of the server to speak to, else what KUBECONFIG names, else ./kubeconfig, which `up` writes
     #[arg(long, global = true, value_name = "FILE")]
@@ -57,7 +62,9 @@ async fn main() {
             log();
             system::agent::run(args, &written()).await.map(|()| 0)
         }
-        Verb::Version(args) => verbs::version::run(kubeconfig.as_deref(), &args).await.map(|()| 0),
+        Verb::Version(args) => verbs::version::run(kubeconfig.as_deref(), &args)
+            .await
+            .map(|()| 0),
         Verb::Completion(args) => verbs::completion::run(&args, Arguments::command()).map(|()| 0),
         Verb::Client(verb) => verbs::run(verb, kubeconfig.as_deref()).await,
     };
@@ -65,7 +72,12 @@ async fn main() {
     std::process::exit(match result {
         Ok(code) => code,
         // As `skysail get hosts | head -1` does.
-        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => 0,
+        Err(e)
+            if e.downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            0
+        }
         Err(e) => {
             eprintln!("error: {e:#}");
             1
@@ -75,6 +87,11 @@ async fn main() {
 
 /// Daemons log to standard error; `RUST_LOG` chooses what.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

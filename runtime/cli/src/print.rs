@@ -11,7 +11,9 @@ impl Output {
     /// Looks at what standard output is.
     pub fn stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self { colours: !refused && std::io::stdout().is_terminal() }
+        Self {
+            colours: !refused && std::io::stdout().is_terminal(),
+        }
     }
 
     /// Text as it is, at once.
@@ -26,7 +28,11 @@ impl Output {
 
     /// The text in a colour (an ANSI code), where there are colours.
     pub fn coloured(&self, text: &str, code: &str) -> String {
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Rows as lines with columns of at least `widths`, which grow. The first row is bold if it is a header.
@@ -41,7 +47,11 @@ impl Output {
         for (number, row) in rows.iter().enumerate() {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                let code = if header && number == 0 { Some("1") } else { colour_of(cell) };
+                let code = if header && number == 0 {
+                    Some("1")
+                } else {
+                    colour_of(cell)
+                };
                 line.push_str(&code.map_or_else(|| cell.clone(), |code| self.coloured(cell, code)));
                 if column + 1 < row.len() {
                     line.push_str(&" ".repeat(widths[column] + 3 - cell.chars().count()));
@@ -58,14 +68,23 @@ fn colour_of(cell: &str) -> Option<&'static str> {
     match cell {
         "True" | "Ready" | "Running" | "Active" | "Available" => Some("32"),
         "False" | "Failed" | "Lost" | "Warning" => Some("31"),
-        "Unknown" | "Pending" | "Deleting" | "Terminating" | "Creating" | "Starting" | "Stopping" => Some("33"),
+        "Unknown" | "Pending" | "Deleting" | "Terminating" | "Creating" | "Starting"
+        | "Stopping" => Some("33"),
         _ => None,
     }
 }
 
 /// One line without control characters: what an object says can neither move the cursor nor break a row.
 pub fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -73,7 +92,9 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<Vec<String>> {
-        [["NAME", "READY"], ["a-long-name", "True"], ["b", ""]].map(|r| r.map(str::to_owned).to_vec()).to_vec()
+        [["NAME", "READY"], ["a-long-name", "True"], ["b", ""]]
+            .map(|r| r.map(str::to_owned).to_vec())
+            .to_vec()
     }
 
     #[test]
@@ -85,7 +106,10 @@ mod tests {
     #[test]
     fn colours_change_no_column() {
         let text = Output { colours: true }.aligned(&rows(), &mut vec![], true);
-        assert!(text.contains("a-long-name   \x1b[32mTrue\x1b[0m"), "{text:?}");
+        assert!(
+            text.contains("a-long-name   \x1b[32mTrue\x1b[0m"),
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -17,8 +17,12 @@ pub fn is_final(error: &kube::Error) -> bool {
 }
 
 fn refused(status: &Status) -> String {
-    let causes: String =
-        status.details.iter().flat_map(|d| &d.causes).map(|c| format!("\n  * {}: {}", c.field, c.message)).collect();
+    let causes: String = status
+        .details
+        .iter()
+        .flat_map(|d| &d.causes)
+        .map(|c| format!("\n  * {}: {}", c.field, c.message))
+        .collect();
     let advice = match status.code {
         401 => "; use a kubeconfig whose certificate this server signed (--kubeconfig)",
         403 => "; use a kubeconfig that may do this (--kubeconfig)",
@@ -26,7 +30,11 @@ fn refused(status: &Status) -> String {
         503 | 504 => "; the server cannot work now, try again",
         _ => "",
     };
-    if causes.is_empty() { format!("{}{advice}", status.message) } else { format!("refused by the server:{causes}") }
+    if causes.is_empty() {
+        format!("{}{advice}", status.message)
+    } else {
+        format!("refused by the server:{causes}")
+    }
 }
 
 /// The innermost cause says most; what wraps it repeats it.
@@ -37,7 +45,9 @@ fn unreachable(error: &kube::Error) -> String {
     }
     match error {
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => {
-            format!("the server cannot be reached: {cause}; is it running, and is the kubeconfig its own?")
+            format!(
+                "the server cannot be reached: {cause}; is it running, and is the kubeconfig its own?"
+            )
         }
         _ => cause.to_string(),
     }
@@ -54,15 +64,22 @@ mod tests {
 
     #[test]
     fn a_refused_object_has_a_bullet_for_each_field() {
-        let error = api(json!({"status": "Failure", "message": "long", "reason": "Invalid", "code": 422, "details": {"causes": [
+        let error = api(
+            json!({"status": "Failure", "message": "long", "reason": "Invalid", "code": 422, "details": {"causes": [
             {"field": "spec.a", "message": "Required value", "reason": "FieldValueRequired"},
-            {"field": "spec.b", "message": "Too long", "reason": "FieldValueTooLong"}]}}));
-        assert_eq!(explain(error, "hosts/a").to_string(), "hosts/a: refused by the server:\n  * spec.a: Required value\n  * spec.b: Too long");
+            {"field": "spec.b", "message": "Too long", "reason": "FieldValueTooLong"}]}}),
+        );
+        assert_eq!(
+            explain(error, "hosts/a").to_string(),
+            "hosts/a: refused by the server:\n  * spec.a: Required value\n  * spec.b: Too long"
+        );
     }
 
     #[test]
     fn a_missing_object_is_final_and_a_busy_server_is_not() {
-        let with = |code: u16| api(json!({"status": "Failure", "message": "m", "reason": "R", "code": code}));
+        let with = |code: u16| {
+            api(json!({"status": "Failure", "message": "m", "reason": "R", "code": code}))
+        };
         assert!(is_final(&with(404)) && is_final(&with(403)));
         assert!(!is_final(&with(429)) && !is_final(&with(410)) && !is_final(&with(503)));
     }

@@ -33,9 +33,20 @@ pub fn escaped(text: &str) -> String {
     })
 }
 
-fn request(method: &str, url: &str, accept: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    let request = http::Request::builder().method(method).uri(url).header(http::header::ACCEPT, accept);
-    request.header(http::header::CONTENT_TYPE, JSON).body(body).map_err(kube::Error::HttpError)
+fn request(
+    method: &str,
+    url: &str,
+    accept: &str,
+    body: Vec<u8>,
+) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(url)
+        .header(http::header::ACCEPT, accept);
+    request
+        .header(http::header::CONTENT_TYPE, JSON)
+        .body(body)
+        .map_err(kube::Error::HttpError)
 }
 
 /// `GET`.
@@ -50,17 +61,39 @@ pub async fn get(client: &kube::Client, url: &str, accept: &str) -> Result<Value
 ///
 /// # Errors
 /// The server's refusal, or why it cannot be reached.
-pub async fn delete(client: &kube::Client, url: &str, options: &Value) -> Result<Value, kube::Error> {
-    client.request(request("DELETE", url, JSON, options.to_string().into_bytes())?).await
+pub async fn delete(
+    client: &kube::Client,
+    url: &str,
+    options: &Value,
+) -> Result<Value, kube::Error> {
+    client
+        .request(request(
+            "DELETE",
+            url,
+            JSON,
+            options.to_string().into_bytes(),
+        )?)
+        .await
 }
 
 /// The events of a watch, until the server ends it.
 ///
 /// # Errors
 /// The server's refusal, or why it cannot be reached.
-pub async fn watch(client: &kube::Client, url: &str, accept: &str) -> Result<impl Stream<Item = Result<Value, kube::Error>> + use<>, kube::Error> {
-    let lines = client.request_stream(request("GET", url, accept, vec![])?).await?.lines();
-    Ok(lines.map_err(kube::Error::ReadEvents).and_then(|line| async move { serde_json::from_str(&line).map_err(kube::Error::SerdeError) }))
+pub async fn watch(
+    client: &kube::Client,
+    url: &str,
+    accept: &str,
+) -> Result<impl Stream<Item = Result<Value, kube::Error>> + use<>, kube::Error> {
+    let lines = client
+        .request_stream(request("GET", url, accept, vec![])?)
+        .await?
+        .lines();
+    Ok(lines
+        .map_err(kube::Error::ReadEvents)
+        .and_then(
+            |line| async move { serde_json::from_str(&line).map_err(kube::Error::SerdeError) },
+        ))
 }
 
 #[cfg(test)]
@@ -69,7 +102,10 @@ mod tests {
 
     #[test]
     fn queries_are_escaped_and_empty_parameters_left_out() {
-        assert_eq!(url("/a", &[("x", "a=b,c d"), ("y", ""), ("z", "1")]), "/a?x=a%3Db%2Cc%20d&z=1");
+        assert_eq!(
+            url("/a", &[("x", "a=b,c d"), ("y", ""), ("z", "1")]),
+            "/a?x=a%3Db%2Cc%20d&z=1"
+        );
         assert_eq!(url("/a", &[("y", "")]), "/a");
     }
 }

@@ -13,12 +13,26 @@ pub fn measure(report: &mut Report, manifests: &Path) -> Result<Cluster> {
     let begun = Instant::now();
     drop(Cluster::up("report", manifests)?);
     if empty {
-        report.add("spine.quickstart.cold", begun.elapsed().as_secs_f64(), "s", Better::Lower).aim = Some(60.0);
+        report
+            .add(
+                "spine.quickstart.cold",
+                begun.elapsed().as_secs_f64(),
+                "s",
+                Better::Lower,
+            )
+            .aim = Some(60.0);
     } else {
         report.note("The root filesystems were cached already, so the cold start was not measured; remove target/cache for it.");
     }
     let begun = Instant::now();
     let cluster = Cluster::up("report", manifests)?;
-    report.add("spine.quickstart.cached", begun.elapsed().as_secs_f64(), "s", Better::Lower).aim = Some(20.0);
+    report
+        .add(
+            "spine.quickstart.cached",
+            begun.elapsed().as_secs_f64(),
+            "s",
+            Better::Lower,
+        )
+        .aim = Some(20.0);
     Ok(cluster)
 }

@@ -20,25 +20,61 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> Result<()> {
         }
         if count > 0 {
             cluster.apply(&manifest)?.ok()?;
-            cluster.kubectl(&["wait", "containers", "-n", "acme", "-l", "probe=memory", "--for=condition=Ready", "--timeout=180s"])?.ok()?;
+            cluster
+                .kubectl(&[
+                    "wait",
+                    "containers",
+                    "-n",
+                    "acme",
+                    "-l",
+                    "probe=memory",
+                    "--for=condition=Ready",
+                    "--timeout=180s",
+                ])?
+                .ok()?;
         }
         let agent = agent(cluster)?;
-        let metric = report.add(format!("spine.memory.agent.{count}"), agent, "MB", Better::Lower);
+        let metric = report.add(
+            format!("spine.memory.agent.{count}"),
+            agent,
+            "MB",
+            Better::Lower,
+        );
         metric.aim = Some(30.0 + 5.0 * count as f64);
-        report.add(format!("spine.memory.server.{count}"), server(cluster)?, "MB", Better::Lower);
+        report.add(
+            format!("spine.memory.server.{count}"),
+            server(cluster)?,
+            "MB",
+            Better::Lower,
+        );
     }
-    cluster.kubectl(&["delete", "containers", "-n", "acme", "-l", "probe=memory"])?.ok().map(drop)
+    cluster
+        .kubectl(&["delete", "containers", "-n", "acme", "-l", "probe=memory"])?
+        .ok()
+        .map(drop)
 }
 
 fn resident(status: &str) -> Result<f64> {
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.split_whitespace().nth(1).and_then(|v| v.parse().ok()).context("VmRSS is no number")?;
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS:"))
+        .context("no VmRSS")?;
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|v| v.parse().ok())
+        .context("VmRSS is no number")?;
     Ok(kib / 1024.0)
 }
 
 fn agent(cluster: &Cluster) -> Result<f64> {
     let (text, _) = until("the agent to be found", Duration::from_secs(10), || {
-        let text = cluster.on_host(HOST, "cat /proc/$(pgrep -o -f '^/usr/local/bin/skysail agent')/status")?.ok()?;
+        let text = cluster
+            .on_host(
+                HOST,
+                "cat /proc/$(pgrep -o -f '^/usr/local/bin/skysail agent')/status",
+            )?
+            .ok()?;
         ensure!(text.contains("VmRSS"), "no process");
         Ok(text)
     })?;
@@ -47,5 +83,8 @@ fn agent(cluster: &Cluster) -> Result<f64> {
 
 fn server(cluster: &Cluster) -> Result<f64> {
     let pid = std::fs::read_to_string(cluster.data().join("server.pid"))?;
-    resident(&std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?)
+    resident(&std::fs::read_to_string(format!(
+        "/proc/{}/status",
+        pid.trim()
+    ))?)
 }

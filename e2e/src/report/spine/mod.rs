@@ -18,8 +18,12 @@ use std::path::Path;
 pub fn measure(report: &mut Report) -> Result<()> {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
     let cluster = cold::measure(report, &manifests)?;
-    let parts: [(&str, fn(&Cluster, &mut Report) -> Result<()>); 4] =
-        [("start", start::measure), ("overlay", overlay::measure), ("memory", memory::measure), ("api", api::measure)];
+    let parts: [(&str, fn(&Cluster, &mut Report) -> Result<()>); 4] = [
+        ("start", start::measure),
+        ("overlay", overlay::measure),
+        ("memory", memory::measure),
+        ("api", api::measure),
+    ];
     for (name, part) in parts {
         if let Err(e) = part(&cluster, report) {
             report.note(format!("spine.{name} could not be measured: {e:#}"));

@@ -25,7 +25,10 @@ pub struct Document {
 
 impl Document {
     fn text(&self, pointer: &str) -> &str {
-        self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+        self.object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
     /// `apiVersion`.
     pub fn api_version(&self) -> &str {
@@ -41,7 +44,9 @@ impl Document {
     }
     /// `metadata.namespace`.
     pub fn namespace(&self) -> Option<&str> {
-        self.object.pointer("/metadata/namespace").and_then(Value::as_str)
+        self.object
+            .pointer("/metadata/namespace")
+            .and_then(Value::as_str)
     }
 }
 
@@ -60,19 +65,39 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Document>> {
     for path in paths {
         if path == Path::new("-") {
             let mut text = vec![];
-            std::io::stdin().lock().take(MAX_FILE).read_to_end(&mut text)?;
+            std::io::stdin()
+                .lock()
+                .take(MAX_FILE)
+                .read_to_end(&mut text)?;
             documents.extend(parse("-", &text)?);
             continue;
         }
         for file in files(path)? {
-            let size = std::fs::metadata(&file).with_context(|| format!("reading {}", file.display()))?.len();
-            ensure!(size <= MAX_FILE, "{}: {} MiB is more than a manifest may have ({} MiB); split it", file.display(), size >> 20, MAX_FILE >> 20);
-            let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+            let size = std::fs::metadata(&file)
+                .with_context(|| format!("reading {}", file.display()))?
+                .len();
+            ensure!(
+                size <= MAX_FILE,
+                "{}: {} MiB is more than a manifest may have ({} MiB); split it",
+                file.display(),
+                size >> 20,
+                MAX_FILE >> 20
+            );
+            let text =
+                std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             documents.extend(parse(&file.display().to_string(), &text)?);
         }
     }
     unique(&documents)?;
-    ensure!(!documents.is_empty(), "no objects in {}", paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "));
+    ensure!(
+        !documents.is_empty(),
+        "no objects in {}",
+        paths
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     Ok(documents)
 }
 
@@ -83,7 +108,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in std::fs::read_dir(path).with_context(|| format!("reading {}", path.display()))? {
         let file = entry?.path();
-        if file.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
+        if file
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+        {
             files.push(file);
         }
     }
@@ -100,22 +128,36 @@ pub fn parse(file: &str, text: &[u8]) -> Result<Vec<Document>> {
     let mut documents = vec![];
     for (index, part) in split(text).into_iter().enumerate() {
         let number = index + 1;
-        let parsed = strict::parse(Format::Yaml, part.as_bytes()).map_err(|e| anyhow::anyhow!("{file} (document {number}): {e}"))?;
+        let parsed = strict::parse(Format::Yaml, part.as_bytes())
+            .map_err(|e| anyhow::anyhow!("{file} (document {number}): {e}"))?;
         if let Some(path) = parsed.duplicates.first() {
             bail!("{file} (document {number}): {path} stands twice; remove one");
         }
         let objects = match parsed.value {
             Value::Null => continue,
-            Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => match list.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => bail!("{file} (document {number}): items: must be a list"),
-            },
+            Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => {
+                match list.remove("items") {
+                    Some(Value::Array(items)) => items,
+                    _ => bail!("{file} (document {number}): items: must be a list"),
+                }
+            }
             object => vec![object],
         };
         for object in objects {
-            let document = Document { file: file.to_owned(), number, object };
-            for (field, value) in [("apiVersion", document.api_version()), ("kind", document.kind()), ("metadata.name", document.name())] {
-                ensure!(!value.is_empty(), "{document}: {field}: is missing or not a text; every object needs apiVersion, kind and metadata.name");
+            let document = Document {
+                file: file.to_owned(),
+                number,
+                object,
+            };
+            for (field, value) in [
+                ("apiVersion", document.api_version()),
+                ("kind", document.kind()),
+                ("metadata.name", document.name()),
+            ] {
+                ensure!(
+                    !value.is_empty(),
+                    "{document}: {field}: is missing or not a text; every object needs apiVersion, kind and metadata.name"
+                );
             }
             documents.push(document);
         }
@@ -127,7 +169,9 @@ pub fn parse(file: &str, text: &[u8]) -> Result<Vec<Document>> {
 fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     for line in text.split_inclusive('\n') {
-        let marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let marker = line
+            .strip_prefix("---")
+            .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         match marker {
             Some(_) if parts.last().is_some_and(|p| p.trim().is_empty()) => {}
             Some(_) => parts.push(String::new()),
@@ -140,9 +184,24 @@ fn split(text: &str) -> Vec<String> {
 fn unique(documents: &[Document]) -> Result<()> {
     let mut seen: BTreeMap<(&str, &str, Option<&str>, &str), &Document> = BTreeMap::new();
     for document in documents {
-        let group = document.api_version().rsplit_once('/').map_or("", |(group, _)| group);
-        if let Some(first) = seen.insert((group, document.kind(), document.namespace(), document.name()), document) {
-            bail!("{document}: metadata.name: {} {:?} is in {first} already; one of them must go", document.kind(), document.name());
+        let group = document
+            .api_version()
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group);
+        if let Some(first) = seen.insert(
+            (
+                group,
+                document.kind(),
+                document.namespace(),
+                document.name(),
+            ),
+            document,
+        ) {
+            bail!(
+                "{document}: metadata.name: {} {:?} is in {first} already; one of them must go",
+                document.kind(),
+                document.name()
+            );
         }
     }
     Ok(())
@@ -153,13 +212,20 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        parse("f.yaml", text.as_bytes()).and_then(|d| unique(&d)).unwrap_err().to_string()
+        parse("f.yaml", text.as_bytes())
+            .and_then(|d| unique(&d))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn documents_and_lists_are_read_in_order() {
         let text = "---\n# nothing\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n";
-        let names: Vec<_> = parse("f", text.as_bytes()).unwrap().iter().map(|d| d.name().to_owned()).collect();
+        let names: Vec<_> = parse("f", text.as_bytes())
+            .unwrap()
+            .iter()
+            .map(|d| d.name().to_owned())
+            .collect();
         assert_eq!(names, ["a", "b"]);
     }
 
@@ -167,7 +233,12 @@ mod tests {
     fn the_same_object_twice_is_refused_with_both_places() {
         let one = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
         let said = refused(&format!("{one}---\n{one}"));
-        assert!(said.contains("document 2") && said.contains("document 1") && said.contains("metadata.name"), "{said}");
+        assert!(
+            said.contains("document 2")
+                && said.contains("document 1")
+                && said.contains("metadata.name"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -175,20 +246,29 @@ mod tests {
         let mut text = String::from("a: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for i in 1..12 {
             let before = i - 1;
-            text.push_str(&format!("b{i}: &a{i} [{}]\n", vec![format!("*a{before}"); 10].join(", ")));
+            text.push_str(&format!(
+                "b{i}: &a{i} [{}]\n",
+                vec![format!("*a{before}"); 10].join(", ")
+            ));
         }
         assert!(!refused(&text).is_empty());
     }
 
     #[test]
     fn ten_megabytes_are_refused_before_they_are_sent() {
-        let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{x: \"{}\"}}\n", "y".repeat(10 << 20));
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{x: \"{}\"}}\n",
+            "y".repeat(10 << 20)
+        );
         assert!(refused(&text).contains("limit"));
     }
 
     #[test]
     fn an_object_without_kind_or_a_key_twice_is_named() {
         assert!(refused("apiVersion: v1\nmetadata: {name: a}\n").contains("kind"));
-        assert!(refused("apiVersion: v1\nkind: A\nmetadata: {name: a}\nspec: {x: 1, x: 2}\n").contains("spec.x"));
+        assert!(
+            refused("apiVersion: v1\nkind: A\nmetadata: {name: a}\nspec: {x: 1, x: 2}\n")
+                .contains("spec.x")
+        );
     }
 }

@@ -40,13 +40,19 @@ impl Session {
         let encode = |text: &str| {
             text.bytes().fold(String::new(), |mut out, byte| {
                 match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => out.push(char::from(byte)),
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => {
+                        out.push(char::from(byte))
+                    }
                     other => out.push_str(&format!("%{other:02X}")),
                 }
                 out
             })
         };
-        let query: Vec<_> = self.query.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect();
+        let query: Vec<_> = self
+            .query
+            .iter()
+            .map(|(k, v)| format!("{k}={}", encode(v)))
+            .collect();
         format!(
             "/apis/skysail.dev/v1alpha1/namespaces/{}/containers/{}/{}?{}",
             encode(&self.namespace),
@@ -61,16 +67,36 @@ impl Session {
 ///
 /// # Errors
 /// When it could not be run; a command that fails is no error.
-pub async fn run(client: &kube::Client, namespace: &str, container: &str, command: &[String]) -> Result<Finished> {
+pub async fn run(
+    client: &kube::Client,
+    namespace: &str,
+    container: &str,
+    command: &[String],
+) -> Result<Finished> {
     let session = Session {
         namespace: namespace.into(),
         container: container.into(),
         action: "exec",
-        query: command.iter().map(|word| ("command", word.clone())).collect(),
+        query: command
+            .iter()
+            .map(|word| ("command", word.clone()))
+            .collect(),
     };
     let (mut stdout, mut stderr) = (vec![], vec![]);
-    let code = stream(client, &session, tokio::io::empty(), &mut stdout, &mut stderr, None).await?;
-    Ok(Finished { code, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr: String::from_utf8_lossy(&stderr).into_owned() })
+    let code = stream(
+        client,
+        &session,
+        tokio::io::empty(),
+        &mut stdout,
+        &mut stderr,
+        None,
+    )
+    .await?;
+    Ok(Finished {
+        code,
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    })
 }
 
 /// New sizes of the client's terminal.
@@ -134,13 +160,18 @@ pub async fn stream(
                         errors.flush().await?;
                     }
                     Some(&STATUS) => {
-                        let status: Value = serde_json::from_slice(&data[1..]).context("the session's status cannot be read")?;
-                        return exit_code(&status).map_err(|message| anyhow!("{}: {message}", what()));
+                        let status: Value = serde_json::from_slice(&data[1..])
+                            .context("the session's status cannot be read")?;
+                        return exit_code(&status)
+                            .map_err(|message| anyhow!("{}: {message}", what()));
                     }
                     _ => {}
                 },
                 Some(Ok(Message::Close(_))) | None => {
-                    return Err(anyhow!("{}: the session ended without an exit code; the host's agent may have ended", what()));
+                    return Err(anyhow!(
+                        "{}: the session ended without an exit code; the host's agent may have ended",
+                        what()
+                    ));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(anyhow!(e).context(what())),

@@ -37,7 +37,10 @@ impl Drop for Raw {
 
 fn size() -> Option<Size> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some(Size { width: size.ws_col, height: size.ws_row })
+    Some(Size {
+        width: size.ws_col,
+        height: size.ws_row,
+    })
 }
 
 /// The terminal's size now and after each change.
@@ -49,7 +52,9 @@ pub fn sizes() -> Result<Sizes> {
     let mut changed = signal(SignalKind::window_change())?;
     tokio::spawn(async move {
         loop {
-            if size().is_some_and(|size| sender.send(size).is_err()) || changed.recv().await.is_none() {
+            if size().is_some_and(|size| sender.send(size).is_err())
+                || changed.recv().await.is_none()
+            {
                 return;
             }
         }

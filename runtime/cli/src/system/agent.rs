@@ -22,9 +22,14 @@ pub struct Agent {
 /// When it cannot start.
 pub async fn run(args: Agent, kubeconfig: &Path) -> Result<()> {
     super::need_root("agent")?;
-    let settings = Settings::from_kubeconfig(&args.host, kubeconfig, &args.data_dir).await.context("reading the agent's credential")?;
+    let settings = Settings::from_kubeconfig(&args.host, kubeconfig, &args.data_dir)
+        .await
+        .context("reading the agent's credential")?;
     let stop = skysail_reconcile::CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let ended = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -33,5 +38,7 @@ pub async fn run(args: Agent, kubeconfig: &Path) -> Result<()> {
         }
         ended.cancel();
     });
-    skysail_agent::run(settings, stop).await.with_context(|| format!("agent of host {}", args.host))
+    skysail_agent::run(settings, stop)
+        .await
+        .with_context(|| format!("agent of host {}", args.host))
 }

@@ -24,15 +24,24 @@ pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
         process::end(pid).await?;
         journal.say(format!("server {pid} ended"));
     }
-    skysail_clouds::sandbox::Fabric::remove(&args.site.fabric()).await.context("removing the sandbox's hosts and networks")?;
+    skysail_clouds::sandbox::Fabric::remove(&args.site.fabric())
+        .await
+        .context("removing the sandbox's hosts and networks")?;
     journal.say("hosts and networks removed");
     if args.site.data_dir.exists() {
-        std::fs::remove_dir_all(&args.site.data_dir).with_context(|| format!("removing {}", args.site.data_dir.display()))?;
+        std::fs::remove_dir_all(&args.site.data_dir)
+            .with_context(|| format!("removing {}", args.site.data_dir.display()))?;
     }
     match std::fs::remove_file(&kubeconfig) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(|| format!("removing {}", kubeconfig.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("removing {}", kubeconfig.display()));
+        }
         _ => {}
     }
-    journal.say(format!("{} removed; built root filesystems stay in {}", args.site.data_dir.display(), args.site.cache_dir.display()));
+    journal.say(format!(
+        "{} removed; built root filesystems stay in {}",
+        args.site.data_dir.display(),
+        args.site.cache_dir.display()
+    ));
     Ok(())
 }

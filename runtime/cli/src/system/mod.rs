@@ -56,10 +56,15 @@ impl Site {
     /// The process id of the running server, or `None`: a stale file names a process that is
     /// gone or is something else by now.
     pub fn running(&self) -> Option<i32> {
-        let pid: i32 = std::fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let pid: i32 = std::fs::read_to_string(self.pid_file())
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let mut words = line.split(|b| *b == 0);
-        let ours = words.next().is_some_and(|w| w.ends_with(b"skysail")) && words.next() == Some(b"server");
+        let ours = words.next().is_some_and(|w| w.ends_with(b"skysail"))
+            && words.next() == Some(b"server");
         ours.then_some(pid)
     }
 }
@@ -78,6 +83,16 @@ pub fn need_root(verb: &str) -> anyhow::Result<()> {
 
 /// The addresses of a system's fabric: a /20 of the benchmarking range (RFC 2544), one of 32, by its name.
 fn block(instance: &str) -> Ipv4Net {
-    let index = if instance == "sky" { 0 } else { 1 + instance.bytes().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % 31 };
-    Ipv4Net::new_assert((u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + (index << 12)).into(), 20)
+    let index = if instance == "sky" {
+        0
+    } else {
+        1 + instance
+            .bytes()
+            .fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()))
+            % 31
+    };
+    Ipv4Net::new_assert(
+        (u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + (index << 12)).into(),
+        20,
+    )
 }

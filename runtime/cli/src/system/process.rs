@@ -12,11 +12,23 @@ use std::time::{Duration, Instant};
 pub async fn end(pid: i32) -> Result<()> {
     let target = Pid::from_raw(pid);
     let gone = || kill(target, None).is_err();
-    kill(target, Signal::SIGTERM).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
+    kill(target, Signal::SIGTERM).or_else(|e| {
+        if e == nix::errno::Errno::ESRCH {
+            Ok(())
+        } else {
+            Err(e)
+        }
+    })?;
     let begun = Instant::now();
     while !gone() {
         if begun.elapsed() > Duration::from_secs(10) {
-            kill(target, Signal::SIGKILL).or_else(|e| if e == nix::errno::Errno::ESRCH { Ok(()) } else { Err(e) })?;
+            kill(target, Signal::SIGKILL).or_else(|e| {
+                if e == nix::errno::Errno::ESRCH {
+                    Ok(())
+                } else {
+                    Err(e)
+                }
+            })?;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

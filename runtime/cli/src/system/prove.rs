@@ -18,27 +18,52 @@ struct Member {
 }
 
 async fn members(client: &kube::Client) -> Result<Vec<Member>> {
-    let networks = kube::Api::<skysail_schemas::Network>::all(client.clone()).list(&Default::default()).await?;
+    let networks = kube::Api::<skysail_schemas::Network>::all(client.clone())
+        .list(&Default::default())
+        .await?;
     let domains: BTreeMap<(String, String), String> = networks
         .items
         .into_iter()
-        .map(|n| ((n.metadata.namespace.unwrap_or_default(), n.metadata.name.unwrap_or_default()), n.spec.dns_domain))
+        .map(|n| {
+            (
+                (
+                    n.metadata.namespace.unwrap_or_default(),
+                    n.metadata.name.unwrap_or_default(),
+                ),
+                n.spec.dns_domain,
+            )
+        })
         .collect();
-    let containers = kube::Api::<Container>::all(client.clone()).list(&Default::default()).await?;
+    let containers = kube::Api::<Container>::all(client.clone())
+        .list(&Default::default())
+        .await?;
     Ok(containers
         .items
         .into_iter()
         .filter_map(|c| {
             let address = c.status.as_ref()?.addresses.first()?.clone();
             let tenant = c.metadata.namespace?;
-            let domain = domains.get(&(tenant.clone(), address.network.clone()))?.clone();
-            Some(Member { tenant, name: c.metadata.name?, address: address.address.to_string(), domain })
+            let domain = domains
+                .get(&(tenant.clone(), address.network.clone()))?
+                .clone();
+            Some(Member {
+                tenant,
+                name: c.metadata.name?,
+                address: address.address.to_string(),
+                domain,
+            })
         })
         .collect())
 }
 
 async fn sh(client: &kube::Client, member: &Member, script: &str) -> Result<Finished> {
-    session::run(client, &member.tenant, &member.name, &["sh".into(), "-c".into(), script.into()]).await
+    session::run(
+        client,
+        &member.tenant,
+        &member.name,
+        &["sh".into(), "-c".into(), script.into()],
+    )
+    .await
 }
 
 /// Shows it, or says what does not hold.
@@ -48,7 +73,10 @@ async fn sh(client: &kube::Client, member: &Member, script: &str) -> Result<Fini
 pub async fn run(client: &kube::Client, journal: &Journal) -> Result<()> {
     let members = members(client).await?;
     let tenants: std::collections::BTreeSet<_> = members.iter().map(|m| m.tenant.clone()).collect();
-    ensure!(tenants.len() >= 2, "the proof needs containers of two tenants; found {tenants:?}");
+    ensure!(
+        tenants.len() >= 2,
+        "the proof needs containers of two tenants; found {tenants:?}"
+    );
     let inside = connected(client, &members).await?;
     journal.say(format!("within a tenant: {inside} of {inside} pings answered, by address and by name, across both clouds"));
     let outside = isolated(client, &members).await?;
@@ -81,20 +109,34 @@ async fn connected(client: &kube::Client, members: &[Member]) -> Result<usize> {
 async fn isolated(client: &kube::Client, members: &[Member]) -> Result<usize> {
     let shared = members
         .iter()
-        .find(|a| members.iter().any(|b| b.tenant != a.tenant && b.address == a.address))
+        .find(|a| {
+            members
+                .iter()
+                .any(|b| b.tenant != a.tenant && b.address == a.address)
+        })
         .map(|a| a.address.clone());
-    let Some(shared) = shared else { bail!("no address is used by two tenants, so isolation cannot be shown") };
+    let Some(shared) = shared else {
+        bail!("no address is used by two tenants, so isolation cannot be shown")
+    };
     for server in members.iter().filter(|m| m.address == shared) {
         let script = format!(
             "echo {} >/run/who; setsid sh -c 'for i in $(seq 200); do timeout 30 nc -l -p 7 -q 0 </run/who; done' >/dev/null 2>&1 </dev/null &",
             server.tenant
         );
         let done = sh(client, server, &script).await?;
-        ensure!(done.code == 0, "{}/{}: {}", server.tenant, server.name, done.stderr);
+        ensure!(
+            done.code == 0,
+            "{}/{}: {}",
+            server.tenant,
+            server.name,
+            done.stderr
+        );
     }
     let mut met = 0;
     for caller in members.iter().filter(|m| m.address != shared) {
-        let script = format!("for i in 1 2 3 4 5 6 7 8 9 10; do a=$(nc -w 1 {shared} 7 </dev/null) && [ -n \"$a\" ] && break; sleep 0.1; done; echo $a");
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do a=$(nc -w 1 {shared} 7 </dev/null) && [ -n \"$a\" ] && break; sleep 0.1; done; echo $a"
+        );
         let done = sh(client, caller, &script).await?;
         ensure!(
             done.stdout.trim() == caller.tenant,

@@ -11,7 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Flags of `server`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail server                                          all on one machine, embedded store\n  skysail server --etcd http://10.0.0.1:2379              state in etcd; several servers may run\n  skysail server --controllers none                       the API alone\n  skysail server --controllers network,placement          these controllers only")]
+#[command(
+    after_help = "Examples:\n  skysail server                                          all on one machine, embedded store\n  skysail server --etcd http://10.0.0.1:2379              state in etcd; several servers may run\n  skysail server --controllers none                       the API alone\n  skysail server --controllers network,placement          these controllers only"
+)]
 pub struct Server {
     #[command(flatten)]
     site: Site,
@@ -38,23 +40,51 @@ pub async fn run(args: Server) -> Result<()> {
     let data = &args.site.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
     let store: Arc<dyn Store> = if args.etcd.is_empty() {
-        Arc::new(skysail_store::Embedded::open(data.join("store.db")).with_context(|| format!("opening {}", data.join("store.db").display()))?)
+        Arc::new(
+            skysail_store::Embedded::open(data.join("store.db"))
+                .with_context(|| format!("opening {}", data.join("store.db").display()))?,
+        )
     } else {
-        let options = skysail_store::etcd::Options { endpoints: args.etcd.clone(), user: None };
-        Arc::new(skysail_store::Etcd::connect(options).await.with_context(|| format!("reaching etcd at {}", args.etcd.join(", ")))?)
+        let options = skysail_store::etcd::Options {
+            endpoints: args.etcd.clone(),
+            user: None,
+        };
+        Arc::new(
+            skysail_store::Etcd::connect(options)
+                .await
+                .with_context(|| format!("reaching etcd at {}", args.etcd.join(", ")))?,
+        )
     };
     let local = format!("https://{}", args.listen[0]);
-    let mut config = Config::new(data, args.advertise.clone().unwrap_or_else(|| local.clone()));
-    config.server_names.extend(args.listen.iter().map(|a: &SocketAddr| a.ip()).filter(|ip: &IpAddr| !ip.is_unspecified()).map(|ip| ip.to_string()));
-    let api = ApiServer::new(store, config).await.context("starting the API server")?;
+    let mut config = Config::new(
+        data,
+        args.advertise.clone().unwrap_or_else(|| local.clone()),
+    );
+    config.server_names.extend(
+        args.listen
+            .iter()
+            .map(|a: &SocketAddr| a.ip())
+            .filter(|ip: &IpAddr| !ip.is_unspecified())
+            .map(|ip| ip.to_string()),
+    );
+    let api = ApiServer::new(store, config)
+        .await
+        .context("starting the API server")?;
     let mut listeners = vec![];
     for address in &args.listen {
-        listeners.push(TcpListener::bind(address).await.with_context(|| format!("listening on {address}: is another server running?"))?);
+        listeners.push(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("listening on {address}: is another server running?"))?,
+        );
     }
     write_kubeconfig(&args, &api, &local)?;
     let stop = skysail_reconcile::CancellationToken::new();
     let controllers = start_controllers(&args, &api, stop.clone())?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::select! {
         served = api.serve(listeners) => served.context("serving")?,
         _ = terminate.recv() => tracing::info!("asked to end"),
@@ -76,25 +106,46 @@ fn write_kubeconfig(args: &Server, api: &ApiServer, server: &str) -> Result<()> 
     let fresh = path.with_extension("new");
     let text = api.kubeconfig(server, &Identity::admin("admin"))?;
     let _ = std::fs::remove_file(&fresh);
-    std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh)?.write_all(text.as_bytes())?;
+    std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?
+        .write_all(text.as_bytes())?;
     std::fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))
 }
 
 type Running = tokio::task::JoinHandle<Result<(), skysail_controllers::UnknownController>>;
 
-fn start_controllers(args: &Server, api: &ApiServer, stop: skysail_reconcile::CancellationToken) -> Result<Option<Running>> {
+fn start_controllers(
+    args: &Server,
+    api: &ApiServer,
+    stop: skysail_reconcile::CancellationToken,
+) -> Result<Option<Running>> {
     if args.controllers.iter().any(|c| c == "none") {
         return Ok(None);
     }
     // With etcd another server may be there: each controller runs where its Lease is held.
-    let identity = (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
-    let site = skysail_clouds::open::Site { data_dir: args.site.data_dir.clone(), fabric: args.site.fabric() };
+    let identity =
+        (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
+    let site = skysail_clouds::open::Site {
+        data_dir: args.site.data_dir.clone(),
+        fabric: args.site.fabric(),
+    };
     let settings = skysail_controllers::Settings { identity, site };
-    let context = skysail_controllers::Context::new(api.in_process(Identity::admin("skysail:controllers")), settings, &stop);
+    let context = skysail_controllers::Context::new(
+        api.in_process(Identity::admin("skysail:controllers")),
+        settings,
+        &stop,
+    );
     let wanted = args.controllers.clone();
-    Ok(Some(tokio::spawn(async move { skysail_controllers::run(context, &wanted, stop).await })))
+    Ok(Some(tokio::spawn(async move {
+        skysail_controllers::run(context, &wanted, stop).await
+    })))
 }
 
 fn hostname() -> String {
-    nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default()
+    nix::unistd::gethostname()
+        .map(|h| h.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }

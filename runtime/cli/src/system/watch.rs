@@ -26,7 +26,9 @@ pub struct Journal {
 impl Journal {
     /// Starts the clock.
     pub fn start() -> Self {
-        Self { begun: Instant::now() }
+        Self {
+            begun: Instant::now(),
+        }
     }
     /// One line.
     pub fn say(&self, text: impl std::fmt::Display) {
@@ -42,15 +44,29 @@ struct State {
 }
 
 fn state(kind: &str, object: &DynamicObject) -> State {
-    let text = |v: Option<&serde_json::Value>| v.and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let text = |v: Option<&serde_json::Value>| {
+        v.and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let name = match &object.metadata.namespace {
-        Some(namespace) => format!("{namespace}/{}", object.metadata.name.as_deref().unwrap_or_default()),
+        Some(namespace) => format!(
+            "{namespace}/{}",
+            object.metadata.name.as_deref().unwrap_or_default()
+        ),
         None => object.metadata.name.clone().unwrap_or_default(),
     };
-    let conditions = object.data.pointer("/status/conditions").and_then(|c| c.as_array()).cloned().unwrap_or_default();
+    let conditions = object
+        .data
+        .pointer("/status/conditions")
+        .and_then(|c| c.as_array())
+        .cloned()
+        .unwrap_or_default();
     let ready = conditions.iter().find(|c| c["type"] == "Ready");
     let is_ready = ready.is_some_and(|c| c["status"] == "True");
-    let (reason, message) = ready.map_or((String::from("Pending"), String::new()), |c| (text(c.get("reason")), text(c.get("message"))));
+    let (reason, message) = ready.map_or((String::from("Pending"), String::new()), |c| {
+        (text(c.get("reason")), text(c.get("message")))
+    });
     let place = text(object.data.pointer("/status/host"));
     let line = match (is_ready, place.is_empty()) {
         (true, true) => format!("{kind} {name}: ready"),
@@ -60,8 +76,16 @@ fn state(kind: &str, object: &DynamicObject) -> State {
     };
     // What the object itself does is told step by step; what waits for others is told once.
     let own = matches!(kind, "Image" | "Host");
-    let gist = if own { line.clone() } else { format!("{is_ready} {reason} {place}") };
-    State { ready: is_ready, gist, line }
+    let gist = if own {
+        line.clone()
+    } else {
+        format!("{is_ready} {reason} {place}")
+    };
+    State {
+        ready: is_ready,
+        gist,
+        line,
+    }
 }
 
 async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State>> {
@@ -74,9 +98,15 @@ async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State
             kind: kind.into(),
             plural: plural.into(),
         };
-        let list = Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await?;
+        let list = Api::<DynamicObject>::all_with(client.clone(), &resource)
+            .list(&ListParams::default())
+            .await?;
         for object in &list.items {
-            let key = format!("{}/{}", object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+            let key = format!(
+                "{}/{}",
+                object.metadata.namespace.clone().unwrap_or_default(),
+                object.metadata.name.clone().unwrap_or_default()
+            );
             all.insert((order, key), state(kind, object));
         }
     }
@@ -99,15 +129,28 @@ pub async fn until_ready(client: &kube::Client, journal: &Journal, limit: Durati
                 changed = Instant::now();
             }
         }
-        let waiting: Vec<_> = now.values().filter(|s| !s.ready).map(|s| s.line.as_str()).collect();
+        let waiting: Vec<_> = now
+            .values()
+            .filter(|s| !s.ready)
+            .map(|s| s.line.as_str())
+            .collect();
         if waiting.is_empty() {
             return Ok(());
         }
         if begun.elapsed() > limit {
-            bail!("gave up after {} s; still waiting for:\n  {}", limit.as_secs(), waiting.join("\n  "));
+            bail!(
+                "gave up after {} s; still waiting for:\n  {}",
+                limit.as_secs(),
+                waiting.join("\n  ")
+            );
         }
         if changed.elapsed() > STALL {
-            journal.say(format!("still waiting for {} of {}; first: {}", waiting.len(), now.len(), waiting[0]));
+            journal.say(format!(
+                "still waiting for {} of {}; first: {}",
+                waiting.len(),
+                now.len(),
+                waiting[0]
+            ));
             changed = Instant::now();
         }
         tokio::time::sleep(Duration::from_millis(150)).await;

@@ -25,7 +25,9 @@ const MANAGER: &str = "skysail";
 
 /// Flags of `apply`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept\n  skysail apply -f db.yaml --wait       until it is ready")]
+#[command(
+    after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept\n  skysail apply -f db.yaml --wait       until it is ready"
+)]
 pub struct Apply {
     /// Manifests: a file, a folder, or - for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
@@ -54,40 +56,78 @@ pub async fn run(client: &kube::Client, default: &str, args: Apply) -> Result<()
     let plan = resolve(client, documents, namespace).await?;
     for target in &plan {
         let done = apply(client, target, args.dry_run).await?;
-        println!("{target} {}{}", done.word(), if args.dry_run { " (dry run)" } else { "" });
+        println!(
+            "{target} {}{}",
+            done.word(),
+            if args.dry_run { " (dry run)" } else { "" }
+        );
     }
-    if args.wait { ready(client, &plan, Instant::now() + args.timeout).await } else { Ok(()) }
+    if args.wait {
+        ready(client, &plan, Instant::now() + args.timeout).await
+    } else {
+        Ok(())
+    }
 }
 
 /// Waits for all objects that can be ready.
 async fn ready(client: &kube::Client, plan: &[Target], deadline: Instant) -> Result<()> {
     let kinds = Kinds::discover(client).await?;
-    let wish = Wish::Condition { name: skysail_schemas::condition::READY.into(), status: "True".into() };
+    let wish = Wish::Condition {
+        name: skysail_schemas::condition::READY.into(),
+        status: "True".into(),
+    };
     let waits = plan.iter().filter_map(|target| {
         let kind = kinds.of(target.document.api_version(), target.document.kind())?;
         let ours = kind.has_status && kind.resource.group == "skysail.dev";
         let namespace = target.namespace.as_deref().unwrap_or_default();
         ours.then(|| (kind, namespace, target.document.name()))
     });
-    let waits = waits.map(|(kind, namespace, name)| waiting::until(client, kind, namespace, name, &wish, deadline));
-    together(join_all(waits).await.into_iter().filter_map(Result::err).collect())
+    let waits = waits.map(|(kind, namespace, name)| {
+        waiting::until(client, kind, namespace, name, &wish, deadline)
+    });
+    together(
+        join_all(waits)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect(),
+    )
 }
 
 /// What the server has and what it would have after an apply, for every object of `paths`, under the object's name.
 ///
 /// # Errors
 /// When a manifest or an object is refused.
-pub async fn preview(client: &kube::Client, paths: &[PathBuf], namespace: &str) -> Result<Vec<(String, Value, Value)>> {
+pub async fn preview(
+    client: &kube::Client,
+    paths: &[PathBuf],
+    namespace: &str,
+) -> Result<Vec<(String, Value, Value)>> {
     let mut objects = vec![];
     let mut new_namespaces = vec![];
     for target in resolve(client, manifest::read(paths)?, namespace).await? {
         // The server cannot try what would be in a namespace that is not there yet.
-        if target.namespace.as_ref().is_some_and(|n| new_namespaces.contains(n)) {
-            objects.push((target.to_string(), Value::Null, target.document.object.clone()));
+        if target
+            .namespace
+            .as_ref()
+            .is_some_and(|n| new_namespaces.contains(n))
+        {
+            objects.push((
+                target.to_string(),
+                Value::Null,
+                target.document.object.clone(),
+            ));
             continue;
         }
-        let live = target.api(client).get_opt(target.document.name()).await.map_err(|e| explain(e, &target))?;
-        let live = live.map(serde_json::to_value).transpose()?.unwrap_or(Value::Null);
+        let live = target
+            .api(client)
+            .get_opt(target.document.name())
+            .await
+            .map_err(|e| explain(e, &target))?;
+        let live = live
+            .map(serde_json::to_value)
+            .transpose()?
+            .unwrap_or(Value::Null);
         if live.is_null() && target.document.kind() == "Namespace" {
             new_namespaces.push(target.document.name().to_owned());
         }
@@ -150,11 +190,21 @@ impl Target {
 }
 
 /// Finds the resource of every document before anything is sent; namespaces come first.
-async fn resolve(client: &kube::Client, documents: Vec<Document>, namespace: &str) -> Result<Vec<Target>> {
-    let discovery = Discovery::new(client.clone()).run().await.context("asking the server which kinds it has")?;
+async fn resolve(
+    client: &kube::Client,
+    documents: Vec<Document>,
+    namespace: &str,
+) -> Result<Vec<Target>> {
+    let discovery = Discovery::new(client.clone())
+        .run()
+        .await
+        .context("asking the server which kinds it has")?;
     let mut targets = vec![];
     for document in documents {
-        let (group, version) = document.api_version().rsplit_once('/').unwrap_or(("", document.api_version()));
+        let (group, version) = document
+            .api_version()
+            .rsplit_once('/')
+            .unwrap_or(("", document.api_version()));
         let gvk = GroupVersionKind::gvk(group, version, document.kind());
         let (resource, capabilities) = discovery
             .resolve_gvk(&gvk)
@@ -163,7 +213,11 @@ async fn resolve(client: &kube::Client, documents: Vec<Document>, namespace: &st
             Scope::Namespaced => Some(document.namespace().unwrap_or(namespace).to_owned()),
             Scope::Cluster => None,
         };
-        targets.push(Target { document, resource, namespace: place });
+        targets.push(Target {
+            document,
+            resource,
+            namespace: place,
+        });
     }
     targets.sort_by_key(|t| t.document.kind() != "Namespace");
     Ok(targets)
@@ -172,13 +226,22 @@ async fn resolve(client: &kube::Client, documents: Vec<Document>, namespace: &st
 /// The object with its own text as annotation.
 fn annotated(object: &Value) -> Result<Value> {
     let mut bare = object.clone();
-    if let Some(annotations) = bare.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+    if let Some(annotations) = bare
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut)
+    {
         annotations.remove(LAST_APPLIED);
     }
     let text = serde_json::to_string(&bare)?;
-    let metadata = bare.get_mut("metadata").and_then(Value::as_object_mut).context("metadata: must be a map")?;
+    let metadata = bare
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .context("metadata: must be a map")?;
     let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-    annotations.as_object_mut().context("metadata.annotations: must be a map")?.insert(LAST_APPLIED.into(), text.into());
+    annotations
+        .as_object_mut()
+        .context("metadata.annotations: must be a map")?
+        .insert(LAST_APPLIED.into(), text.into());
     Ok(bare)
 }
 
@@ -193,42 +256,70 @@ async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Resul
     let name = target.document.name();
     let refused = |e: kube::Error| explain(e, target);
     let Some(live) = api.get_opt(name).await.map_err(refused)? else {
-        let object: DynamicObject = serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
-        let params = PostParams { dry_run, field_manager: Some(MANAGER.into()) };
+        let object: DynamicObject =
+            serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
+        let params = PostParams {
+            dry_run,
+            field_manager: Some(MANAGER.into()),
+        };
         // kube's create cannot ask for strict validation, so the request is made here.
-        let url = <DynamicObject as kube::Resource>::url_path(&target.resource, target.namespace.as_deref());
+        let url = <DynamicObject as kube::Resource>::url_path(
+            &target.resource,
+            target.namespace.as_deref(),
+        );
         let request = kube::core::Request::new(&url);
         let mut request = request.create(&params, serde_json::to_vec(&object)?)?;
         let uri = format!("{}&fieldValidation=Strict", request.uri());
         *request.uri_mut() = uri.parse()?;
         return match client.request::<Value>(request).await {
             // Somebody made it in the meantime: it is there now, so this ends.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Box::pin(applied(client, target, dry_run)).await,
-            other => other.map(|created| (Done::Created, created)).map_err(refused),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                Box::pin(applied(client, target, dry_run)).await
+            }
+            other => other
+                .map(|created| (Done::Created, created))
+                .map_err(refused),
         };
     };
     let live = serde_json::to_value(live)?;
-    let last = live.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str);
-    let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
+    let last = live
+        .pointer("/metadata/annotations")
+        .and_then(|a| a.get(LAST_APPLIED))
+        .and_then(Value::as_str);
+    let last: Value = last
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
     let Some(patch) = three_way(&last, &wanted, &live) else {
         return Ok((Done::Unchanged, live));
     };
-    let params = PatchParams { dry_run, field_manager: Some(MANAGER.into()), field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
-    let configured = api.patch(name, &params, &Patch::Merge(patch)).await.map_err(refused)?;
+    let params = PatchParams {
+        dry_run,
+        field_manager: Some(MANAGER.into()),
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::default()
+    };
+    let configured = api
+        .patch(name, &params, &Patch::Merge(patch))
+        .await
+        .map_err(refused)?;
     Ok((Done::Configured, serde_json::to_value(configured)?))
 }
 
 /// The merge patch (RFC 7386) that sets what `wanted` has and removes what `last` had and `wanted` has not; `None` if `live` is so already.
 fn three_way(last: &Value, wanted: &Value, live: &Value) -> Option<Value> {
     let empty = Map::new();
-    let (last, live_map) = (last.as_object().unwrap_or(&empty), live.as_object().unwrap_or(&empty));
+    let (last, live_map) = (
+        last.as_object().unwrap_or(&empty),
+        live.as_object().unwrap_or(&empty),
+    );
     let wanted = wanted.as_object()?;
     let mut patch = Map::new();
     for (key, value) in wanted {
         match (value, live_map.get(key)) {
             (_, Some(same)) if same == value => {}
             (Value::Object(_), Some(there @ Value::Object(_))) => {
-                if let Some(inner) = three_way(last.get(key).unwrap_or(&Value::Null), value, there) {
+                if let Some(inner) = three_way(last.get(key).unwrap_or(&Value::Null), value, there)
+                {
                     patch.insert(key.clone(), inner);
                 }
             }
@@ -237,7 +328,10 @@ fn three_way(last: &Value, wanted: &Value, live: &Value) -> Option<Value> {
             }
         }
     }
-    for key in last.keys().filter(|k| !wanted.contains_key(*k) && live_map.contains_key(*k)) {
+    for key in last
+        .keys()
+        .filter(|k| !wanted.contains_key(*k) && live_map.contains_key(*k))
+    {
         patch.insert(key.clone(), Value::Null);
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
@@ -256,13 +350,26 @@ mod tests {
         let last = json!({ "spec": { "a": 1, "b": 2 } });
         let wanted = json!({ "spec": { "a": 1 } });
         let live = json!({ "spec": { "a": 1, "b": 2, "c": 3 } });
-        assert_eq!(three_way(&last, &wanted, &live), Some(json!({ "spec": { "b": null } })));
+        assert_eq!(
+            three_way(&last, &wanted, &live),
+            Some(json!({ "spec": { "b": null } }))
+        );
     }
 
     #[test]
     fn what_others_set_stays_and_an_equal_object_needs_no_patch() {
         let wanted = json!({ "spec": { "a": [1] } });
-        assert_eq!(three_way(&wanted, &wanted, &json!({ "spec": { "a": [1], "z": 0 }, "status": {} })), None);
-        assert_eq!(three_way(&wanted, &wanted, &json!({ "spec": { "a": [2] } })), Some(wanted));
+        assert_eq!(
+            three_way(
+                &wanted,
+                &wanted,
+                &json!({ "spec": { "a": [1], "z": 0 }, "status": {} })
+            ),
+            None
+        );
+        assert_eq!(
+            three_way(&wanted, &wanted, &json!({ "spec": { "a": [2] } })),
+            Some(wanted)
+        );
     }
 }

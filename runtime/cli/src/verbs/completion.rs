@@ -2,7 +2,9 @@
 
 /// Flags of `completion`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  source <(skysail completion bash)\n  skysail completion zsh > ~/.zfunc/_skysail\n  skysail completion fish > ~/.config/fish/completions/skysail.fish")]
+#[command(
+    after_help = "Examples:\n  source <(skysail completion bash)\n  skysail completion zsh > ~/.zfunc/_skysail\n  skysail completion fish > ~/.config/fish/completions/skysail.fish"
+)]
 pub struct Completion {
     /// Which shell
     shell: clap_complete::Shell,

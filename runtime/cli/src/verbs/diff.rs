@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 /// Flags of `diff`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail diff -f manifests/quickstart\n  generate | skysail diff -f - -n acme\n\nExit codes: 0 nothing would change, 1 something would, 2 it could not be found out.")]
+#[command(
+    after_help = "Examples:\n  skysail diff -f manifests/quickstart\n  generate | skysail diff -f - -n acme\n\nExit codes: 0 nothing would change, 1 something would, 2 it could not be found out."
+)]
 pub struct Diff {
     /// Manifests: a file, a folder, or - for standard input; may be repeated
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
@@ -51,9 +53,20 @@ fn difference(out: &Output, name: &str, live: &Value, after: &Value) -> Result<S
         return Ok(String::new());
     }
     let diff = TextDiff::from_lines(&live, &after);
-    let before = if live.is_empty() { "/dev/null".to_owned() } else { format!("live {name}") };
-    let unified = diff.unified_diff().context_radius(3).header(&before, &format!("applied {name}")).to_string();
-    Ok(unified.lines().map(|line| format!("{}\n", coloured(out, line))).collect())
+    let before = if live.is_empty() {
+        "/dev/null".to_owned()
+    } else {
+        format!("live {name}")
+    };
+    let unified = diff
+        .unified_diff()
+        .context_radius(3)
+        .header(&before, &format!("applied {name}"))
+        .to_string();
+    Ok(unified
+        .lines()
+        .map(|line| format!("{}\n", coloured(out, line)))
+        .collect())
 }
 
 fn coloured(out: &Output, line: &str) -> String {
@@ -74,10 +87,19 @@ fn comparable(object: &Value) -> Result<String> {
     let mut object = object.clone();
     let secret = object["kind"] == "Secret" && object["apiVersion"] == "v1";
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"] {
+        for field in [
+            "resourceVersion",
+            "managedFields",
+            "generation",
+            "uid",
+            "creationTimestamp",
+        ] {
             metadata.remove(field);
         }
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        if let Some(annotations) = metadata
+            .get_mut("annotations")
+            .and_then(Value::as_object_mut)
+        {
             annotations.remove(super::apply::LAST_APPLIED);
             if annotations.is_empty() {
                 metadata.remove("annotations");
@@ -85,7 +107,8 @@ fn comparable(object: &Value) -> Result<String> {
         }
     }
     if secret && let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
-        data.values_mut().for_each(|v| *v = format!("*** ({:016x})", mark(v)).into());
+        data.values_mut()
+            .for_each(|v| *v = format!("*** ({:016x})", mark(v)).into());
     }
     yaml(&object)
 }
@@ -95,7 +118,8 @@ fn mark(value: &Value) -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     use std::sync::OnceLock;
     static SEED: OnceLock<RandomState> = OnceLock::new();
-    SEED.get_or_init(RandomState::new).hash_one(value.to_string())
+    SEED.get_or_init(RandomState::new)
+        .hash_one(value.to_string())
 }
 
 #[cfg(test)]
@@ -106,14 +130,27 @@ mod tests {
     #[test]
     fn what_every_write_changes_is_no_difference() {
         let out = Output::stdout();
-        let (a, b) = (json!({"metadata": {"name": "a", "resourceVersion": "1"}}), json!({"metadata": {"name": "a", "resourceVersion": "2", "generation": 3}}));
+        let (a, b) = (
+            json!({"metadata": {"name": "a", "resourceVersion": "1"}}),
+            json!({"metadata": {"name": "a", "resourceVersion": "2", "generation": 3}}),
+        );
         assert_eq!(difference(&out, "x/a", &a, &b).unwrap(), "");
     }
 
     #[test]
     fn a_secret_that_changes_is_seen_and_not_read() {
-        let secret = |data: &str| json!({"apiVersion": "v1", "kind": "Secret", "data": {"key": data}});
-        let text = difference(&Output::stdout(), "secrets/a", &secret("c2VjcmV0"), &secret("b3RoZXI=")).unwrap();
-        assert!(text.contains("*** (") && !text.contains("c2VjcmV0"), "{text}");
+        let secret =
+            |data: &str| json!({"apiVersion": "v1", "kind": "Secret", "data": {"key": data}});
+        let text = difference(
+            &Output::stdout(),
+            "secrets/a",
+            &secret("c2VjcmV0"),
+            &secret("b3RoZXI="),
+        )
+        .unwrap();
+        assert!(
+            text.contains("*** (") && !text.contains("c2VjcmV0"),
+            "{text}"
+        );
     }
 }

@@ -8,7 +8,9 @@ use std::path::Path;
 
 /// Flags of `version`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail version              of this command and of the server\n  skysail version --client     without asking the server")]
+#[command(
+    after_help = "Examples:\n  skysail version              of this command and of the server\n  skysail version --client     without asking the server"
+)]
 pub struct Version {
     /// Do not ask the server
     #[arg(long)]
@@ -26,7 +28,13 @@ pub async fn run(kubeconfig: Option<&Path>, args: &Version) -> Result<()> {
         return Ok(());
     }
     let (client, _) = crate::connect::client(kubeconfig).await?;
-    let version = request::get(&client, "/version", JSON).await.map_err(|e| explain(e, "the server's version"))?;
+    let version = request::get(&client, "/version", JSON)
+        .await
+        .map_err(|e| explain(e, "the server's version"))?;
     let text = |key: &str| version[key].as_str().unwrap_or("unknown").to_owned();
-    Ok(out.write(&format!("Server: {} ({})\n", text("gitVersion"), text("platform")))?)
+    Ok(out.write(&format!(
+        "Server: {} ({})\n",
+        text("gitVersion"),
+        text("platform")
+    ))?)
 }

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 /// Flags of `wait`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail wait host/h1 --for=condition=Ready\n  skysail wait containers --all -n acme --for=condition=Ready --timeout 2m\n  skysail wait ct/web -n acme --for=condition=Ready=False\n  skysail wait ct/web -n acme --for=delete\n  skysail wait ct/web -n acme --for=create\n  skysail wait ct/web -n acme --for='jsonpath={.status.phase}=Running'")]
+#[command(
+    after_help = "Examples:\n  skysail wait host/h1 --for=condition=Ready\n  skysail wait containers --all -n acme --for=condition=Ready --timeout 2m\n  skysail wait ct/web -n acme --for=condition=Ready=False\n  skysail wait ct/web -n acme --for=delete\n  skysail wait ct/web -n acme --for=create\n  skysail wait ct/web -n acme --for='jsonpath={.status.phase}=Running'"
+)]
 pub struct Wait {
     /// KIND/NAME… or KIND NAME…
     #[arg(required = true, value_name = "KIND/NAME")]
@@ -34,7 +36,13 @@ pub struct Wait {
     #[arg(long)]
     all: bool,
     /// All objects with these labels that are there now
-    #[arg(short = 'l', long = "selector", value_name = "LABELS", default_value = "", hide_default_value = true)]
+    #[arg(
+        short = 'l',
+        long = "selector",
+        value_name = "LABELS",
+        default_value = "",
+        hide_default_value = true
+    )]
     labels: String,
 }
 
@@ -50,16 +58,29 @@ impl FromStr for Goal {
             ("create", "") => Ok(Self(Wish::Created)),
             ("condition", rest) if !rest.is_empty() => {
                 let (name, status) = rest.split_once('=').unwrap_or((rest, "True"));
-                Ok(Self(Wish::Condition { name: name.into(), status: status.into() }))
+                Ok(Self(Wish::Condition {
+                    name: name.into(),
+                    status: status.into(),
+                }))
             }
             ("jsonpath", rest) if !rest.is_empty() => {
-                let end = rest.rfind('}').map_or_else(|| rest.find('=').unwrap_or(rest.len()), |at| at + 1);
+                let end = rest
+                    .rfind('}')
+                    .map_or_else(|| rest.find('=').unwrap_or(rest.len()), |at| at + 1);
                 let (path, value) = rest.split_at(end);
-                let parsed = JsonPath::parse(path).ok_or_else(|| format!("{path:?} is not a path like {{.status.phase}}"))?;
+                let parsed = JsonPath::parse(path)
+                    .ok_or_else(|| format!("{path:?} is not a path like {{.status.phase}}"))?;
                 let value = value.strip_prefix('=').map(str::to_owned);
-                Ok(Self(Wish::Field { text: path.into(), path: parsed, value }))
+                Ok(Self(Wish::Field {
+                    text: path.into(),
+                    path: parsed,
+                    value,
+                }))
             }
-            _ => Err("is none of condition=NAME[=STATUS], delete, create, jsonpath={.path}[=VALUE]".into()),
+            _ => Err(
+                "is none of condition=NAME[=STATUS], delete, create, jsonpath={.path}[=VALUE]"
+                    .into(),
+            ),
         }
     }
 }
@@ -74,10 +95,26 @@ pub async fn run(client: &kube::Client, default: &str, args: Wait) -> Result<()>
     let mut objects = vec![];
     for (kind, names) in kinds.select(&args.what)? {
         let selected = args.all || !args.labels.is_empty();
-        ensure!(selected || !names.is_empty(), "{}: which objects? Give names, --all or -l", kind.resource.plural);
-        ensure!(!selected || names.is_empty(), "{}: give names or a selection, not both", kind.resource.plural);
-        let names = if selected { names_of(client, kind, namespace, &args.labels).await? } else { names };
-        ensure!(!names.is_empty(), "{}: nothing is selected", kind.resource.plural);
+        ensure!(
+            selected || !names.is_empty(),
+            "{}: which objects? Give names, --all or -l",
+            kind.resource.plural
+        );
+        ensure!(
+            !selected || names.is_empty(),
+            "{}: give names or a selection, not both",
+            kind.resource.plural
+        );
+        let names = if selected {
+            names_of(client, kind, namespace, &args.labels).await?
+        } else {
+            names
+        };
+        ensure!(
+            !names.is_empty(),
+            "{}: nothing is selected",
+            kind.resource.plural
+        );
         objects.extend(names.into_iter().map(|name| (kind, name)));
     }
     let deadline = Instant::now() + args.timeout;
@@ -89,7 +126,13 @@ pub async fn run(client: &kube::Client, default: &str, args: Wait) -> Result<()>
             Ok(())
         }
     });
-    together(join_all(waits).await.into_iter().filter_map(Result::err).collect())
+    together(
+        join_all(waits)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect(),
+    )
 }
 
 fn met(wish: &Wish) -> &'static str {
@@ -104,11 +147,26 @@ fn met(wish: &Wish) -> &'static str {
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn names_of(client: &kube::Client, kind: &Kind, namespace: &str, labels: &str) -> Result<Vec<String>> {
-    let url = url(&kind.path(Some(namespace), None), &[("labelSelector", labels)]);
-    let list = request::get(client, &url, JSON).await.map_err(|e| explain(e, &kind.resource.plural))?;
+pub async fn names_of(
+    client: &kube::Client,
+    kind: &Kind,
+    namespace: &str,
+    labels: &str,
+) -> Result<Vec<String>> {
+    let url = url(
+        &kind.path(Some(namespace), None),
+        &[("labelSelector", labels)],
+    );
+    let list = request::get(client, &url, JSON)
+        .await
+        .map_err(|e| explain(e, &kind.resource.plural))?;
     let name = |item: &Value| item["metadata"]["name"].as_str().map(str::to_owned);
-    Ok(list["items"].as_array().into_iter().flatten().filter_map(name).collect())
+    Ok(list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(name)
+        .collect())
 }
 
 #[cfg(test)]
@@ -119,14 +177,31 @@ mod tests {
     fn wishes_are_read_as_kubectl_writes_them() {
         let wish = |text: &str| text.parse::<Goal>().map(|g| g.0);
         assert_eq!(wish("delete"), Ok(Wish::Gone { uid: None }));
-        assert_eq!(wish("condition=Ready"), Ok(Wish::Condition { name: "Ready".into(), status: "True".into() }));
-        assert_eq!(wish("condition=Ready=False"), Ok(Wish::Condition { name: "Ready".into(), status: "False".into() }));
+        assert_eq!(
+            wish("condition=Ready"),
+            Ok(Wish::Condition {
+                name: "Ready".into(),
+                status: "True".into()
+            })
+        );
+        assert_eq!(
+            wish("condition=Ready=False"),
+            Ok(Wish::Condition {
+                name: "Ready".into(),
+                status: "False".into()
+            })
+        );
         let path = |text: &str| match wish(text) {
             Ok(Wish::Field { text, value, .. }) => (text, value),
             other => panic!("{other:?}"),
         };
-        assert_eq!(path("jsonpath={.a[?(@.b==\"c\")].d}=x"), ("{.a[?(@.b==\"c\")].d}".into(), Some("x".into())));
+        assert_eq!(
+            path("jsonpath={.a[?(@.b==\"c\")].d}=x"),
+            ("{.a[?(@.b==\"c\")].d}".into(), Some("x".into()))
+        );
         assert_eq!(path("jsonpath={.a}"), ("{.a}".into(), None));
-        assert!(wish("ready").is_err() && wish("condition=").is_err() && wish("jsonpath=a b").is_err());
+        assert!(
+            wish("ready").is_err() && wish("condition=").is_err() && wish("jsonpath=a b").is_err()
+        );
     }
 }

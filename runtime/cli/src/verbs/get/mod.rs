@@ -15,7 +15,9 @@ use std::str::FromStr;
 
 /// Flags of `get`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  skysail get hosts                                  all hosts\n  skysail get cloud,host,network -A                  several kinds, every namespace\n  skysail get containers -n acme -o wide             more columns\n  skysail get ct web db -n acme                      these two\n  skysail get container/web -n acme -o yaml          the whole object\n  skysail get ct -A -l app=web -w                    and whatever changes, until Ctrl-C\n  skysail get host h1 -o 'jsonpath={.status.address}'")]
+#[command(
+    after_help = "Examples:\n  skysail get hosts                                  all hosts\n  skysail get cloud,host,network -A                  several kinds, every namespace\n  skysail get containers -n acme -o wide             more columns\n  skysail get ct web db -n acme                      these two\n  skysail get container/web -n acme -o yaml          the whole object\n  skysail get ct -A -l app=web -w                    and whatever changes, until Ctrl-C\n  skysail get host h1 -o 'jsonpath={.status.address}'"
+)]
 pub struct Get {
     /// KIND[,KIND] [NAME…], or KIND/NAME…; a kind by its plural, singular or short name
     #[arg(required = true, value_name = "KIND")]
@@ -23,10 +25,21 @@ pub struct Get {
     #[command(flatten)]
     scope: Scope,
     /// Only objects with these labels, for example app=web,tier!=db
-    #[arg(short = 'l', long = "selector", value_name = "LABELS", default_value = "", hide_default_value = true)]
+    #[arg(
+        short = 'l',
+        long = "selector",
+        value_name = "LABELS",
+        default_value = "",
+        hide_default_value = true
+    )]
     labels: String,
     /// Only objects with these fields, for example status.host=h1
-    #[arg(long = "field-selector", value_name = "FIELDS", default_value = "", hide_default_value = true)]
+    #[arg(
+        long = "field-selector",
+        value_name = "FIELDS",
+        default_value = "",
+        hide_default_value = true
+    )]
     fields: String,
     /// wide, yaml, json, name or jsonpath={.path}
     #[arg(short, long, value_name = "FORMAT")]
@@ -75,7 +88,9 @@ impl FromStr for Format {
             "json" => Ok(Self::Json),
             "name" => Ok(Self::Name),
             _ => {
-                let path = text.strip_prefix("jsonpath=").ok_or("is none of wide, yaml, json, name, jsonpath={.path}")?;
+                let path = text
+                    .strip_prefix("jsonpath=")
+                    .ok_or("is none of wide, yaml, json, name, jsonpath={.path}")?;
                 JsonPath::parse(path).map(Self::Path).ok_or_else(|| format!("{path:?} is not a path like {{.status.host}} or {{.items[*].metadata.name}}"))
             }
         }
@@ -94,8 +109,14 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn collection(&self, more: &[(&str, &str)]) -> String {
-        let selectors = [("labelSelector", self.labels), ("fieldSelector", self.fields)];
-        url(&self.kind.path(self.namespace, None), &[&selectors[..], more].concat())
+        let selectors = [
+            ("labelSelector", self.labels),
+            ("fieldSelector", self.fields),
+        ];
+        url(
+            &self.kind.path(self.namespace, None),
+            &[&selectors[..], more].concat(),
+        )
     }
 
     fn place(&self) -> String {
@@ -106,9 +127,15 @@ impl Question<'_> {
     }
 
     /// One answer for the collection, or one for each name. Names that are not there come as errors, after the others.
-    async fn ask(&self, client: &kube::Client, accept: &str) -> Result<(Vec<Value>, Vec<anyhow::Error>)> {
+    async fn ask(
+        &self,
+        client: &kube::Client,
+        accept: &str,
+    ) -> Result<(Vec<Value>, Vec<anyhow::Error>)> {
         if self.names.is_empty() {
-            let list = request::get(client, &self.collection(&[]), accept).await.map_err(|e| explain(e, self.place()))?;
+            let list = request::get(client, &self.collection(&[]), accept)
+                .await
+                .map_err(|e| explain(e, self.place()))?;
             return Ok((vec![list], vec![]));
         }
         let (mut found, mut missing) = (vec![], vec![]);
@@ -132,13 +159,31 @@ pub async fn run(client: &kube::Client, default: &str, args: Get) -> Result<()> 
     let mut questions = vec![];
     for (kind, names) in kinds.select(&args.what)? {
         if !names.is_empty() {
-            ensure!(namespace.is_some() || !kind.namespaced, "{}: a name is only unique in a namespace; give -n instead of -A", kind.object(None, &names[0]));
-            ensure!(args.labels.is_empty() && args.fields.is_empty(), "{}: give names or selectors, not both", kind.resource.plural);
+            ensure!(
+                namespace.is_some() || !kind.namespaced,
+                "{}: a name is only unique in a namespace; give -n instead of -A",
+                kind.object(None, &names[0])
+            );
+            ensure!(
+                args.labels.is_empty() && args.fields.is_empty(),
+                "{}: give names or selectors, not both",
+                kind.resource.plural
+            );
         }
-        questions.push(Question { kind, names, namespace, labels: &args.labels, fields: &args.fields });
+        questions.push(Question {
+            kind,
+            names,
+            namespace,
+            labels: &args.labels,
+            fields: &args.fields,
+        });
     }
     if args.watch {
-        ensure!(questions.len() == 1, "one kind can be watched at a time; {} are given", questions.len());
+        ensure!(
+            questions.len() == 1,
+            "one kind can be watched at a time; {} are given",
+            questions.len()
+        );
         return watch::run(client, questions.remove(0), &args).await;
     }
     match &args.output {
@@ -165,11 +210,18 @@ async fn tables(client: &kube::Client, questions: &[Question<'_>], args: &Get) -
         out.write(&rows.text(&out, lines))?;
     }
     if printed == 0 && missing.is_empty() {
-        let place = questions.iter().any(|q| q.kind.namespaced).then_some(args.scope.all_namespaces);
-        eprintln!("nothing found{}", match (place, questions[0].namespace) {
-            (Some(false), Some(namespace)) => format!(" in namespace {namespace} (-A looks in all)"),
-            _ => String::new(),
-        });
+        let place = questions
+            .iter()
+            .any(|q| q.kind.namespaced)
+            .then_some(args.scope.all_namespaces);
+        eprintln!(
+            "nothing found{}",
+            match (place, questions[0].namespace) {
+                (Some(false), Some(namespace)) =>
+                    format!(" in namespace {namespace} (-A looks in all)"),
+                _ => String::new(),
+            }
+        );
     }
     together(missing)
 }
@@ -181,7 +233,11 @@ async fn objects(client: &kube::Client, questions: &[Question<'_>], format: &For
         let (found, errors) = question.ask(client, JSON).await?;
         missing.extend(errors);
         for answer in found {
-            match answer.get("items").and_then(Value::as_array).filter(|_| question.names.is_empty()) {
+            match answer
+                .get("items")
+                .and_then(Value::as_array)
+                .filter(|_| question.names.is_empty())
+            {
                 Some(list) => items.extend(list.iter().map(|item| typed(question.kind, item))),
                 None => items.push(answer),
             }
@@ -189,10 +245,16 @@ async fn objects(client: &kube::Client, questions: &[Question<'_>], format: &For
     }
     let single = questions.len() == 1 && questions[0].names.len() == 1;
     match format {
-        Format::Name => items.iter().try_for_each(|item| out.write(&format!("{}\n", reference(questions, item))))?,
+        Format::Name => items
+            .iter()
+            .try_for_each(|item| out.write(&format!("{}\n", reference(questions, item))))?,
         _ if single && items.is_empty() => {}
         _ => {
-            let whole = if single { items.remove(0) } else { json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}) };
+            let whole = if single {
+                items.remove(0)
+            } else {
+                json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+            };
             out.write(&shown(&whole, format)?)?;
         }
     }
@@ -203,23 +265,37 @@ async fn objects(client: &kube::Client, questions: &[Question<'_>], format: &For
 fn typed(kind: &Kind, item: &Value) -> Value {
     let mut item = item.clone();
     if let Some(fields) = item.as_object_mut() {
-        fields.entry("apiVersion").or_insert_with(|| kind.resource.api_version.clone().into());
-        fields.entry("kind").or_insert_with(|| kind.resource.kind.clone().into());
+        fields
+            .entry("apiVersion")
+            .or_insert_with(|| kind.resource.api_version.clone().into());
+        fields
+            .entry("kind")
+            .or_insert_with(|| kind.resource.kind.clone().into());
     }
     item
 }
 
 fn reference(questions: &[Question<'_>], item: &Value) -> String {
     let of = |q: &&Question<'_>| item["kind"] == q.kind.resource.kind.as_str();
-    let kind = questions.iter().find(of).map_or("", |q| q.kind.singular.as_str());
-    format!("{kind}/{}", item["metadata"]["name"].as_str().unwrap_or_default())
+    let kind = questions
+        .iter()
+        .find(of)
+        .map_or("", |q| q.kind.singular.as_str());
+    format!(
+        "{kind}/{}",
+        item["metadata"]["name"].as_str().unwrap_or_default()
+    )
 }
 
 fn shown(object: &Value, format: &Format) -> Result<String> {
     match format {
         Format::Json => Ok(serde_json::to_string_pretty(object)? + "\n"),
         Format::Path(path) => {
-            let texts: Vec<_> = path.find(object).into_iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            let texts: Vec<_> = path
+                .find(object)
+                .into_iter()
+                .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+                .collect();
             Ok(texts.join(" ") + "\n")
         }
         _ => yaml(object),
@@ -232,7 +308,11 @@ fn shown(object: &Value, format: &Format) -> Result<String> {
 /// When it has no such form.
 pub fn yaml(object: &Value) -> Result<String> {
     let text = serde_saphyr::to_string(object).map_err(|e| anyhow!("writing YAML: {e}"))?;
-    Ok(if text.ends_with('\n') { text } else { text + "\n" })
+    Ok(if text.ends_with('\n') {
+        text
+    } else {
+        text + "\n"
+    })
 }
 
 /// Several errors as one, a line each.

@@ -23,18 +23,33 @@ impl Rows {
             wide: args.output == Some(Format::Wide),
             header: !args.no_headers,
             namespace: question.namespace.is_none() && question.kind.namespaced,
-            prefix: if several { format!("{}/", question.kind.singular) } else { String::new() },
+            prefix: if several {
+                format!("{}/", question.kind.singular)
+            } else {
+                String::new()
+            },
         }
     }
 
     /// The cells of a Table.
     pub fn read(&mut self, table: &Value) -> Vec<Vec<String>> {
-        let definitions = table["columnDefinitions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let definitions = table["columnDefinitions"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if !definitions.is_empty() {
-            let shown = definitions.iter().enumerate().filter(|(_, d)| self.wide || d["priority"].as_i64().unwrap_or(0) == 0);
-            self.columns = shown.map(|(i, d)| (i, d["name"].as_str().unwrap_or_default().to_uppercase())).collect();
+            let shown = definitions
+                .iter()
+                .enumerate()
+                .filter(|(_, d)| self.wide || d["priority"].as_i64().unwrap_or(0) == 0);
+            self.columns = shown
+                .map(|(i, d)| (i, d["name"].as_str().unwrap_or_default().to_uppercase()))
+                .collect();
         }
-        let rows = table["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = table["rows"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         rows.iter().map(|row| self.cells(row)).collect()
     }
 
@@ -44,7 +59,11 @@ impl Rows {
             Value::String(text) => clean(text),
             other => other.to_string(),
         };
-        let mut cells: Vec<_> = self.columns.iter().map(|(index, _)| text(&row["cells"][*index])).collect();
+        let mut cells: Vec<_> = self
+            .columns
+            .iter()
+            .map(|(index, _)| text(&row["cells"][*index]))
+            .collect();
         if let Some(name) = cells.first_mut() {
             name.insert_str(0, &self.prefix);
         }
@@ -59,7 +78,14 @@ impl Rows {
         let header = std::mem::take(&mut self.header);
         if header {
             let names = self.columns.iter().map(|(_, name)| name.clone());
-            rows.insert(0, self.namespace.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect());
+            rows.insert(
+                0,
+                self.namespace
+                    .then(|| "NAMESPACE".to_owned())
+                    .into_iter()
+                    .chain(names)
+                    .collect(),
+            );
         }
         out.aligned(&rows, &mut self.widths, header)
     }
@@ -71,7 +97,14 @@ mod tests {
     use serde_json::json;
 
     fn rows(wide: bool, namespace: bool) -> Rows {
-        Rows { columns: vec![], widths: vec![], wide, header: true, namespace, prefix: String::new() }
+        Rows {
+            columns: vec![],
+            widths: vec![],
+            wide,
+            header: true,
+            namespace,
+            prefix: String::new(),
+        }
     }
 
     fn table() -> Value {
@@ -84,7 +117,10 @@ mod tests {
     #[test]
     fn columns_of_low_priority_are_for_wide() {
         assert_eq!(rows(false, false).read(&table()), [["web", "<none>"]]);
-        assert_eq!(rows(true, true).read(&table()), [["acme", "web", "h1", "<none>"]]);
+        assert_eq!(
+            rows(true, true).read(&table()),
+            [["acme", "web", "h1", "<none>"]]
+        );
     }
 
     #[test]
