@@ -7,6 +7,7 @@ pub mod spine;
 use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -52,16 +53,20 @@ impl Report {
     ) -> &mut Metric {
         let name = name.into();
         eprintln!("report: {name} = {value:.3} {unit}");
-        self.metrics
-            .entry(name)
-            .insert_entry(Metric {
-                value,
-                unit,
-                aim: None,
-                better,
-                baseline: None,
-            })
-            .into_mut()
+        let metric = Metric {
+            value,
+            unit,
+            aim: None,
+            better,
+            baseline: None,
+        };
+        match self.metrics.entry(name) {
+            Entry::Occupied(mut old) => {
+                old.insert(metric);
+                old.into_mut()
+            }
+            Entry::Vacant(new) => new.insert(metric),
+        }
     }
 
     /// Adds a sentence that a reader needs, for example why a figure is missing.

@@ -11,6 +11,9 @@ use crate::Cluster;
 use anyhow::Result;
 use std::path::Path;
 
+/// Measures one part on the running system.
+type Part = fn(&Cluster, &mut Report) -> Result<()>;
+
 /// Measures all of it on one system; a part that fails becomes a note, and the others go on.
 ///
 /// # Errors
@@ -18,7 +21,7 @@ use std::path::Path;
 pub fn measure(report: &mut Report) -> Result<()> {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
     let cluster = cold::measure(report, &manifests)?;
-    let parts: [(&str, fn(&Cluster, &mut Report) -> Result<()>); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("start", start::measure),
         ("overlay", overlay::measure),
         ("memory", memory::measure),

@@ -207,7 +207,10 @@ async fn feed<S>(
         };
         match (data.first(), &mut input) {
             (Some(&STDIN), Some(open)) => {
-                if open.write_all(&data[1..]).await.is_err() || open.flush().await.is_err() {
+                // A process that stopped reading is no reason to end what it still writes.
+                let written =
+                    open.write_all(&data[1..]).await.is_ok() && open.flush().await.is_ok();
+                if !written {
                     input = None;
                 }
             }
