@@ -52,10 +52,14 @@ pub struct Cluster {
     instance: String,
     data: PathBuf,
     cache: PathBuf,
+    port: Option<String>,
 }
 
 impl Cluster {
     /// Starts a system named `instance` and makes `manifests` real, as `skysail up` does.
+    ///
+    /// The variables `SKYSAIL_E2E_INSTANCE` and `SKYSAIL_E2E_PORT` choose another name and
+    /// port, so that two people test side by side on one machine.
     ///
     /// # Errors
     /// When `skysail up` fails; what it printed is shown.
@@ -67,6 +71,8 @@ impl Cluster {
         let cache = PathBuf::from(
             std::env::var_os("SKYSAIL_CACHE").unwrap_or_else(|| "/var/cache/skysail".into()),
         );
+        let named = std::env::var("SKYSAIL_E2E_INSTANCE");
+        let instance = named.as_deref().unwrap_or(instance);
         // On the root filesystem, not /tmp: the hosts' container layers live here and may be large.
         let data = PathBuf::from(format!("/var/lib/skysail-{instance}"));
         let cluster = Self {
@@ -74,6 +80,7 @@ impl Cluster {
             instance: instance.into(),
             data,
             cache,
+            port: std::env::var("SKYSAIL_E2E_PORT").ok(),
         };
         let status = cluster
             .command("up")
@@ -102,6 +109,9 @@ impl Cluster {
             .arg("--cache-dir")
             .arg(&self.cache);
         command.arg("--kubeconfig").arg(self.kubeconfig());
+        if let (Some(port), "up") = (&self.port, verb) {
+            command.arg("--port").arg(port);
+        }
         command
     }
 
