@@ -1,6 +1,7 @@
 //! The seam between containers and the switch.
 
 use skysail_schemas::PortSpec;
+use skysail_schemas::quantity::Bandwidth;
 use std::path::Path;
 
 /// Why a port could not be attached or detached.
@@ -13,8 +14,13 @@ pub struct PortError(pub String);
 pub trait PortPlane: Send + Sync + 'static {
     /// Makes eth0, eth1, … (by `PortSpec::interface`) in the namespace at `netns`, with address, MAC, MTU,
     /// route and link up, loopback too, and connects them to the switch. Idempotent: what is there already and
-    /// right is left alone.
-    async fn attach(&self, netns: &Path, ports: &[PortSpec]) -> Result<(), PortError>;
+    /// right is left alone. All ports together carry at most `bandwidth` in each direction; none is no limit.
+    async fn attach(
+        &self,
+        netns: &Path,
+        ports: &[PortSpec],
+        bandwidth: Option<Bandwidth>,
+    ) -> Result<(), PortError>;
 
     /// Takes the ports off the switch and deletes their interfaces. Fine if they are absent.
     async fn detach(&self, ports: &[PortSpec]) -> Result<(), PortError>;

@@ -185,7 +185,11 @@ impl Work<'_> {
                 let attach = async {
                     this.site
                         .plane
-                        .attach(&this.site.paths.netns(this.id), &this.desired.ports)
+                        .attach(
+                            &this.site.paths.netns(this.id),
+                            &this.desired.ports,
+                            this.desired.allocation.bandwidth,
+                        )
                         .await
                         .map_err(|e| transient(&e))
                 };
@@ -204,6 +208,7 @@ impl Work<'_> {
         if ports && network.first_failure().is_none() {
             self.site.connect(self.id, true);
             self.record.attached = self.desired.ports.clone();
+            self.record.bandwidth = self.desired.allocation.bandwidth;
         }
         self.steps.0.extend(network.0.into_iter().chain(mounts.0));
         if let Err(e) = self.save() {

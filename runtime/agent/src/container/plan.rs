@@ -292,7 +292,9 @@ fn is_complete(desired: &Desired) -> bool {
 }
 
 fn is_connected(desired: &Desired, seen: &Seen) -> bool {
-    seen.connected && seen.record.attached == desired.ports
+    seen.connected
+        && seen.record.attached == desired.ports
+        && seen.record.bandwidth == desired.allocation.bandwidth
 }
 
 /// Gives back what only a running container needs; without its namespace nobody answers at its addresses.

@@ -6,6 +6,7 @@ use super::idmap::IdRange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skysail_schemas::container::{Allocation, Container, ContainerSpec, RestartPolicy, RunImage};
+use skysail_schemas::quantity::Bandwidth;
 use skysail_schemas::{PortSpec, condition};
 use std::path::{Path, PathBuf};
 
@@ -106,6 +107,8 @@ pub struct Record {
     pub failures: u32,
     /// Ports that were given to the switch.
     pub attached: Vec<PortSpec>,
+    /// The bandwidth that was given to the switch with them.
+    pub bandwidth: Option<Bandwidth>,
     /// Since when the control plane does not list it here.
     pub left_at: Option<Timestamp>,
 }

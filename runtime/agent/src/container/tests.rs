@@ -88,7 +88,10 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
             Step::TakeIds => s.record.ids = Some(super::idmap::IdRange { base: 1 << 20 }),
             Step::Namespaces => s.namespaces = true,
             Step::Root => s.root = true,
-            Step::Ports => (s.record.attached, s.connected) = (desired.ports.clone(), true),
+            Step::Ports => {
+                (s.record.attached, s.connected) = (desired.ports.clone(), true);
+                s.record.bandwidth = desired.allocation.bandwidth;
+            }
             Step::Start { again } => {
                 (
                     s.process,

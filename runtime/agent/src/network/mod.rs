@@ -27,6 +27,7 @@ pub use error::{Error, Result};
 use crate::ports::{PortError, PortPlane};
 use plane::{Plane, Request};
 use skysail_schemas::PortSpec;
+use skysail_schemas::quantity::Bandwidth;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use switch::Datapath;
@@ -71,15 +72,22 @@ impl NetworkPlane {
         Ok(Self { requests, datapath })
     }
 
-    /// Gives a container its interfaces in the network namespace mounted at `netns`.
+    /// Gives a container its interfaces in the network namespace mounted at `netns`, which together carry at
+    /// most `bandwidth` in each direction.
     /// Idempotent; returns when the flows are programmed.
     ///
     /// # Errors
     /// If the namespace is not there or the switch does not take the ports; ask again.
-    pub async fn attach(&self, netns: &Path, ports: &[PortSpec]) -> Result<()> {
+    pub async fn attach(
+        &self,
+        netns: &Path,
+        ports: &[PortSpec],
+        bandwidth: Option<Bandwidth>,
+    ) -> Result<()> {
         self.ask(|reply| Request::Attach {
             netns: netns.to_owned(),
             ports: ports.to_vec(),
+            bandwidth,
             reply,
         })
         .await
@@ -112,8 +120,13 @@ impl NetworkPlane {
 
 #[async_trait::async_trait]
 impl PortPlane for NetworkPlane {
-    async fn attach(&self, netns: &Path, ports: &[PortSpec]) -> Result<(), PortError> {
-        NetworkPlane::attach(self, netns, ports)
+    async fn attach(
+        &self,
+        netns: &Path,
+        ports: &[PortSpec],
+        bandwidth: Option<Bandwidth>,
+    ) -> Result<(), PortError> {
+        NetworkPlane::attach(self, netns, ports, bandwidth)
             .await
             .map_err(|e| PortError(e.to_string()))
     }

@@ -13,6 +13,7 @@ use super::watch::Followed;
 use futures::future::join_all;
 use ipnet::Ipv4Net;
 use skysail_schemas::PortSpec;
+use skysail_schemas::quantity::Bandwidth;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub enum Request {
         netns: PathBuf,
         /// Its ports.
         ports: Vec<PortSpec>,
+        /// What they may carry together.
+        bandwidth: Option<Bandwidth>,
         /// Told when it is done.
         reply: oneshot::Sender<Result<()>>,
     },
@@ -142,6 +145,7 @@ impl Plane {
             Request::Attach {
                 netns,
                 ports,
+                bandwidth,
                 reply,
             } => {
                 let outward = ports
@@ -163,6 +167,7 @@ impl Plane {
                             netns: netns.clone(),
                             port: port.clone(),
                             default_route,
+                            bandwidth,
                         },
                     );
                     self.fresh.insert(key(port));

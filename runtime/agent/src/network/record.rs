@@ -3,6 +3,7 @@
 use super::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use skysail_schemas::PortSpec;
+use skysail_schemas::quantity::Bandwidth;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ pub struct Attachment {
     pub port: PortSpec,
     /// Whether the default route leads through it.
     pub default_route: bool,
+    /// What all ports of the container together may carry in each direction; none is no limit.
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Everything that is remembered.

@@ -8,6 +8,7 @@
 use super::role::{ANSWER, Command, Identity, ROLE};
 use skysail_schemas::PortSpec;
 use skysail_schemas::port::{Location, Port, mac, name};
+use skysail_schemas::quantity::Bandwidth;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -431,11 +432,18 @@ impl Host {
     }
 
     pub fn attach(&mut self, container: &str, port: &PortSpec) {
+        assert_eq!(self.try_attach(container, port, None), "done");
+    }
+
+    /// Attaches and returns the agent's answer: `done`, or what failed.
+    pub fn try_attach(
+        &mut self,
+        container: &str,
+        port: &PortSpec,
+        bandwidth: Option<Bandwidth>,
+    ) -> String {
         let netns = Path::new("/run/netns").join(container);
-        assert_eq!(
-            self.command(&Command::Attach(netns, vec![port.clone()])),
-            "done"
-        );
+        self.command(&Command::Attach(netns, vec![port.clone()], bandwidth))
     }
 
     pub fn detach(&mut self, port: &PortSpec) {

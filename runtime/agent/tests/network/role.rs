@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use skysail_agent::network::{NetworkPlane, Settings};
 use skysail_schemas::PortSpec;
 use skysail_schemas::port::Port;
+use skysail_schemas::quantity::Bandwidth;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::BufRead;
@@ -39,7 +40,7 @@ pub struct Identity {
 #[derive(Serialize, Deserialize, Debug)]
 pub enum Command {
     Ports(Vec<Port>),
-    Attach(PathBuf, Vec<PortSpec>),
+    Attach(PathBuf, Vec<PortSpec>, Option<Bandwidth>),
     Detach(Vec<PortSpec>),
 }
 
@@ -86,7 +87,9 @@ async fn serve(identity: Identity) {
                 ports.send_replace(Some(list));
                 Ok(())
             }
-            Command::Attach(netns, ports) => plane.attach(&netns, &ports).await,
+            Command::Attach(netns, ports, bandwidth) => {
+                plane.attach(&netns, &ports, bandwidth).await
+            }
             Command::Detach(ports) => plane.detach(&ports).await,
         };
         println!(
