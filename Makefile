@@ -32,7 +32,7 @@ test: deps ## Run all tests
 e2e: ## End-to-end tests on real hosts
 	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-e2e --features root --locked -- --test-threads=1
 
-report: build ## Measure; ONLY=spine|clouds|migration|placement for a part
+report: build ## Measure; ONLY=spine|clouds|migration|placement or spine.start and the like for a part
 	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo run --release --locked -p skysail-e2e --bin report -- $(ONLY)
 
 generate: ## Write what is generated from the Rust types (CRDs, JSON Schemas)

@@ -7,9 +7,17 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let only = std::env::args().nth(1);
     let mut report = Report::default();
-    let result = match only.as_deref() {
-        None | Some("spine") => spine::measure(&mut report),
-        Some(other) => {
+    let (group, part) = match only
+        .as_deref()
+        .map(|o| o.split_once('.').unwrap_or((o, "")))
+    {
+        None => ("spine", None),
+        Some((group, "")) => (group, None),
+        Some((group, part)) => (group, Some(part)),
+    };
+    let result = match group {
+        "spine" => spine::measure(&mut report, part),
+        other => {
             eprintln!("report: this version measures: spine; {other:?} comes with its feature");
             return ExitCode::FAILURE;
         }

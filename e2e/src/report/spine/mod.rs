@@ -14,11 +14,12 @@ use std::path::Path;
 /// Measures one part on the running system.
 type Part = fn(&Cluster, &mut Report) -> Result<()>;
 
-/// Measures all of it on one system; a part that fails becomes a note, and the others go on.
+/// Measures all of it, or `only` the part of that name, on one system; a part that fails
+/// becomes a note, and the others go on.
 ///
 /// # Errors
 /// When no system comes up.
-pub fn measure(report: &mut Report) -> Result<()> {
+pub fn measure(report: &mut Report, only: Option<&str>) -> Result<()> {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
     let cluster = cold::measure(report, &manifests)?;
     let parts: [(&str, Part); 4] = [
@@ -28,6 +29,9 @@ pub fn measure(report: &mut Report) -> Result<()> {
         ("api", api::measure),
     ];
     for (name, part) in parts {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         if let Err(e) = part(&cluster, report) {
             report.note(format!("spine.{name} could not be measured: {e:#}"));
         }

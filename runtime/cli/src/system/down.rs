@@ -1,6 +1,6 @@
 //! `skysail down`: removes every trace of a system on this machine.
 
-use super::{Site, need_root, process};
+use super::{Site, blocks, need_root, process};
 use crate::system::watch::Journal;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -24,9 +24,10 @@ pub async fn run(mut args: Down, kubeconfig: PathBuf) -> Result<()> {
         process::end(pid).await?;
         journal.say(format!("server {pid} ended"));
     }
-    skysail_clouds::sandbox::Fabric::remove(&args.site.fabric())
+    skysail_clouds::sandbox::Fabric::remove(&args.site.fabric()?)
         .await
         .context("removing the sandbox's hosts and networks")?;
+    blocks::release(&args.site.instance).context("giving back the sandbox's addresses")?;
     journal.say("hosts and networks removed");
     if args.site.data_dir.exists() {
         std::fs::remove_dir_all(&args.site.data_dir)

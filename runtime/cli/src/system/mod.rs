@@ -1,6 +1,7 @@
 //! The whole system on one machine: what `up`, `down` and `server` do.
 
 pub mod agent;
+mod blocks;
 pub mod down;
 mod process;
 pub mod prove;
@@ -8,7 +9,7 @@ pub mod server;
 pub mod up;
 pub mod watch;
 
-use ipnet::Ipv4Net;
+use anyhow::Context as _;
 use skysail_clouds::sandbox;
 use std::path::PathBuf;
 
@@ -36,14 +37,19 @@ impl Site {
         self.cache_dir = std::path::absolute(&self.cache_dir)?;
         Ok(self)
     }
-    /// The sandbox's network of this system.
-    pub fn fabric(&self) -> sandbox::Settings {
-        sandbox::Settings {
+    /// The sandbox's network of this system, with a block of addresses that no other system has.
+    ///
+    /// # Errors
+    /// When no block is left on this machine.
+    pub fn fabric(&self) -> anyhow::Result<sandbox::Settings> {
+        let block = blocks::claim(&self.instance)
+            .with_context(|| format!("addresses for the sandbox network of {}", self.instance))?;
+        Ok(sandbox::Settings {
             instance: self.instance.clone(),
-            block: block(&self.instance),
+            block,
             state_dir: self.data_dir.join("sandbox"),
             cache_dir: self.cache_dir.clone(),
-        }
+        })
     }
     /// The server's process id, while it runs.
     pub fn pid_file(&self) -> PathBuf {
@@ -79,20 +85,4 @@ pub fn need_root(verb: &str) -> anyhow::Result<()> {
         "skysail {verb} must run as root: it makes network namespaces, mounts and cgroups (try: sudo skysail {verb})"
     );
     Ok(())
-}
-
-/// The addresses of a system's fabric: a /20 of the benchmarking range (RFC 2544), one of 32, by its name.
-fn block(instance: &str) -> Ipv4Net {
-    let index = if instance == "sky" {
-        0
-    } else {
-        1 + instance
-            .bytes()
-            .fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()))
-            % 31
-    };
-    Ipv4Net::new_assert(
-        (u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + (index << 12)).into(),
-        20,
-    )
 }

@@ -130,7 +130,7 @@ fn start_controllers(
         (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
     let site = skysail_clouds::open::Site {
         data_dir: args.site.data_dir.clone(),
-        fabric: args.site.fabric(),
+        fabric: args.site.fabric()?,
     };
     let settings = skysail_controllers::Settings { identity, site };
     let context = skysail_controllers::Context::new(

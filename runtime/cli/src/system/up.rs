@@ -45,7 +45,7 @@ pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
     args.site = args.site.absolute()?;
     std::fs::create_dir_all(&args.site.data_dir)
         .with_context(|| format!("making {}", args.site.data_dir.display()))?;
-    let fabric = args.site.fabric();
+    let fabric = args.site.fabric()?;
     sandbox::Fabric::ensure(&fabric)
         .await
         .context("making the sandbox's network")?;
