@@ -9,8 +9,9 @@
 //!  Provisioned                   Reachable     ╰───────────── Bootstrapped ──────────────╯       AgentAlive
 //! ```
 //!
-//! Every turn looks at what is there and does what is missing, so a kill at any point
-//! costs the step that was under way. While the agent reports, nobody logs in.
+//! Every turn looks at what is there and does the first step that is missing, after
+//! the Host has said so; a kill at any point costs the step that was under way. While
+//! the agent reports, nobody logs in.
 //!
 //! Invariants: a machine is ordered under the Host's name, so twice is once; a machine
 //! that stopped or lost its surroundings is started again with its disk and addresses;
@@ -22,12 +23,15 @@
 
 mod apply;
 mod install;
+mod look;
 pub mod orphans;
 mod plan;
 mod probe;
 mod ssh;
+mod status;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 use crate::Context;
 use apply::HostReconciler;

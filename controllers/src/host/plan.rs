@@ -1,21 +1,15 @@
 //! What a Host needs. Pure.
 
 use super::{probe::Probe, ssh::Trouble};
-use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use skysail_clouds::{Machine, Order, State};
-use skysail_reconcile::{Error, Next, Note, Outcome};
+use skysail_reconcile::Error;
 use skysail_schemas::{
-    Host, HostStatus,
-    condition::{self, Fact},
+    Host,
     host::{HostPhase, Resources},
 };
 use std::{collections::BTreeMap, time::Duration};
 
-/// The conditions that `Ready` is derived from, in the order in which they explain.
-const PARTS: [&str; 4] = ["Provisioned", "Reachable", "Bootstrapped", "AgentAlive"];
-/// How often a machine that runs is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// How long an agent that was just started may take to its first heartbeat before
 /// the machine is looked at again.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -115,7 +109,19 @@ impl Step {
         }
     }
 
-    fn event(&self) -> &'static str {
+    /// Reason of the condition `Bootstrapped` while this is under way, and after it failed.
+    pub fn doing(&self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Packages(_) => Some(["InstallingPackages", "PackagesFailed"]),
+            Self::Binary(_) => Some(["CopyingBinary", "BinaryFailed"]),
+            Self::Credential => Some(["IssuingCredential", "CredentialFailed"]),
+            Self::Start { .. } => Some(["StartingAgent", "StartFailed"]),
+            _ => None,
+        }
+    }
+
+    /// Reason of the event after it was done.
+    pub fn event(&self) -> &'static str {
         match self {
             Self::Label(_) => "Labelled",
             Self::Create { anew: true, .. } => "MachineOrdered",
@@ -127,13 +133,6 @@ impl Step {
             Self::Delete(_) => "MachineDeleted",
             Self::Forget => "MachineForgotten",
         }
-    }
-
-    fn is_bootstrap(&self) -> bool {
-        matches!(
-            self,
-            Self::Packages(_) | Self::Binary(_) | Self::Credential | Self::Start { .. }
-        )
     }
 }
 
@@ -182,9 +181,9 @@ pub fn plan(host: &Host, observed: &Observed) -> Plan {
             })
         }
         (Seen::Present(_), _) => {
-            if let Some(Ok(probe)) = &observed.probe {
-                steps.extend(bootstrap(probe, &observed.binary).unwrap_or_default());
-            }
+            // One a turn, and announced: whoever looks, sees what is being done now.
+            let step = pending(observed).into_iter().next();
+            steps.extend(step.filter(|step| announced(host, step)));
         }
         _ => {}
     }
@@ -201,6 +200,24 @@ fn removal(observed: &Observed) -> Plan {
         Seen::Absent => vec![Step::Forget],
         Seen::Unknown(_) => vec![],
     }
+}
+
+/// The steps of bootstrap that are left, as far as can be seen.
+pub fn pending(observed: &Observed) -> Plan {
+    match &observed.probe {
+        Some(Ok(probe)) => bootstrap(probe, &observed.binary).unwrap_or_default(),
+        _ => vec![],
+    }
+}
+
+/// Whether the Host says already that `step` is under way, or failed when it was tried.
+fn announced(host: &Host, step: &Step) -> bool {
+    let conditions = host.status.iter().flat_map(|s| &s.conditions);
+    let said = conditions
+        .filter(|c| c.type_ == "Bootstrapped" && c.status == "False")
+        .map(|c| c.reason.as_str());
+    let reasons = step.doing().unwrap_or_default();
+    said.into_iter().any(|reason| reasons.contains(&reason))
 }
 
 /// The steps that `probe` shows to be needed, or why the machine cannot be used.
@@ -226,7 +243,8 @@ pub fn bootstrap(probe: &Probe, binary: &str) -> Result<Plan, Error> {
     Ok(steps)
 }
 
-fn usable(probe: &Probe) -> Result<(), Error> {
+/// Whether a host can be made of the machine, or why not.
+pub fn usable(probe: &Probe) -> Result<(), Error> {
     let debian = probe.os.iter().any(|o| o == "debian");
     let old =
         probe.os.first().is_some_and(|o| o == "debian") && probe.os_version.is_some_and(|v| v < 12);
@@ -237,304 +255,16 @@ fn usable(probe: &Probe) -> Result<(), Error> {
         );
         return Err(Error::refused("WrongOperatingSystem", message));
     }
+    let own = std::env::consts::ARCH;
+    if let Some(theirs) = probe.architecture.as_deref().filter(|a| *a != own) {
+        let message = format!(
+            "the machine is {theirs} and this skysail is built for {own}; name a machine of {own}, or run a skysail built for {theirs}"
+        );
+        return Err(Error::refused("WrongArchitecture", message));
+    }
     if !probe.root {
         let message = "the login is neither root nor able to `sudo -n`; log in as root, or allow sudo without a password";
         return Err(Error::refused("NoRoot", message));
     }
     Ok(())
-}
-
-/// Says what is known.
-pub fn status(
-    host: &Host,
-    observed: &Observed,
-    report: &Report,
-    now: Timestamp,
-) -> Outcome<HostStatus> {
-    let mut status = host.status.clone().unwrap_or_default();
-    let deleting = host.meta().deletion_timestamp.is_some();
-    let notes = notes(report);
-    if deleting && report.failed.is_none() && report.done.contains(&Step::Forget) {
-        return Outcome {
-            status,
-            next: Next::Finished,
-            notes,
-        };
-    }
-    let generation = host.metadata.generation;
-    status.observed_generation = generation;
-    let machine = report.machine.as_ref().or(match &observed.machine {
-        Seen::Present(machine) => Some(machine),
-        _ => None,
-    });
-    if let Some(machine) = machine {
-        status.machine_id = Some(machine.id.clone());
-        status.addresses.internal = machine.internal.or(status.addresses.internal);
-        status.addresses.external = machine.external;
-    }
-    // The agent measures; until it has, the machine type is the best that is known.
-    if status.capacity.is_none() {
-        status.capacity = observed.resources;
-        status.allocatable = observed.resources;
-    }
-    let mut facts = facts(observed, report, machine.is_some(), status.phase);
-    if let Some(alive) = facts.last_mut() {
-        keep_log(alive, host, observed);
-    }
-    status.phase = phase(observed, report, deleting, &facts, status.phase);
-    condition::merge(&mut status.conditions, &facts, generation, now);
-    let ready = if deleting {
-        leaving(observed, report)
-    } else {
-        condition::ready(&status.conditions, &PARTS)
-    };
-    condition::merge(&mut status.conditions, &[ready], generation, now);
-    Outcome {
-        status,
-        next: next(observed, report, deleting),
-        notes,
-    }
-}
-
-fn notes(report: &Report) -> Vec<Note> {
-    let done = report
-        .done
-        .iter()
-        .filter(|s| !matches!(s, Step::Label(_)))
-        .map(|s| Note::normal(s.event(), s.title()));
-    let failed = report
-        .failed
-        .iter()
-        .map(|(step, e)| Note::warning(e.reason(), format!("{}: {e}", step.title())));
-    done.chain(failed).collect()
-}
-
-fn facts(observed: &Observed, report: &Report, machine: bool, before: HostPhase) -> Vec<Fact> {
-    let alive = matches!(observed.heartbeat, Heartbeat::Alive(_));
-    let failure = |pick: fn(&Step) -> bool| {
-        report
-            .failed
-            .as_ref()
-            .filter(|(step, _)| pick(step))
-            .map(|(step, e)| (e.reason().to_owned(), format!("{}: {e}", step.title())))
-    };
-    let provisioned = match (&observed.order, &observed.machine) {
-        _ if failure(|s| matches!(s, Step::Create { .. })).is_some() => {
-            let (reason, message) =
-                failure(|s| matches!(s, Step::Create { .. })).unwrap_or_default();
-            Fact::no("Provisioned", reason, message)
-        }
-        (Err(e), Seen::Absent) => Fact::no("Provisioned", e.reason(), e.to_string()),
-        (_, Seen::Unknown(e)) => Fact::unknown("Provisioned", e.reason(), e.to_string()),
-        (_, Seen::Present(m)) if m.state == State::Stopped && report.machine.is_none() => {
-            Fact::no("Provisioned", "Stopped", "the machine does not run")
-        }
-        (_, Seen::Present(m)) if m.state == State::Starting => {
-            Fact::no("Provisioned", "Starting", "the machine is booting")
-        }
-        _ if machine => Fact::yes("Provisioned", "Running", "the machine runs"),
-        _ => Fact::no("Provisioned", "Ordering", "the machine is being ordered"),
-    };
-    let up = provisioned.status == Some(true);
-    let mut facts = vec![provisioned];
-    let reachable = match &observed.probe {
-        _ if alive && up => Some(Fact::yes("Reachable", "AgentAlive", "the agent reports")),
-        Some(Ok(_)) => Some(Fact::yes("Reachable", "Connected", "SSH works")),
-        Some(Err(trouble)) => Some(unreachable(trouble)),
-        None if up => None,
-        None => Some(Fact::unknown(
-            "Reachable",
-            "Pending",
-            "waits for the machine",
-        )),
-    };
-    facts.extend(reachable);
-    let refusal = observed
-        .probe
-        .as_ref()
-        .and_then(|p| p.as_ref().ok())
-        .and_then(|p| usable(p).err());
-    let finished = report.done.iter().any(|s| matches!(s, Step::Start { .. }));
-    if let Some((reason, message)) = failure(Step::is_bootstrap) {
-        facts.push(Fact::no("Bootstrapped", reason, message));
-    } else if let Some(e) = refusal {
-        facts.push(Fact::no("Bootstrapped", e.reason(), e.to_string()));
-    } else if finished || alive {
-        facts.push(Fact::yes(
-            "Bootstrapped",
-            "Installed",
-            "the agent is installed and started",
-        ));
-    }
-    facts.push(match observed.heartbeat {
-        Heartbeat::Alive(_) => Fact::yes("AgentAlive", "Heartbeat", "the agent renews its lease"),
-        Heartbeat::Silent(for_) => Fact::unknown(
-            "AgentAlive",
-            "HeartbeatLost",
-            format!(
-                "the agent's lease ended {} s ago{}",
-                for_.as_secs() / 10 * 10,
-                log(observed)
-            ),
-        ),
-        Heartbeat::Never if before == HostPhase::Pending => {
-            Fact::no("AgentAlive", "Pending", "the agent was not started yet")
-        }
-        Heartbeat::Never => Fact::no(
-            "AgentAlive",
-            "AwaitingHeartbeat",
-            format!("the agent has not reported yet{}", log(observed)),
-        ),
-    });
-    facts
-}
-
-fn log(observed: &Observed) -> String {
-    match &observed.probe {
-        Some(Ok(probe)) if !probe.log.is_empty() => format!("{LOG_ENDS}{}", probe.log),
-        _ => String::new(),
-    }
-}
-
-/// What the log said when it was last looked at stays until it is looked at again.
-fn keep_log(fact: &mut Fact, host: &Host, observed: &Observed) {
-    let status = host.status.as_ref();
-    let before = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == fact.kind));
-    let Some(before) = before.filter(|c| c.reason == fact.reason && observed.probe.is_none())
-    else {
-        return;
-    };
-    if let Some((_, log)) = before.message.split_once(LOG_ENDS) {
-        fact.message = format!("{}{LOG_ENDS}{log}", fact.message);
-    }
-}
-
-const LOG_ENDS: &str = "; its log ends: ";
-
-fn unreachable(trouble: &Trouble) -> Fact {
-    match trouble {
-        Trouble::Unreachable(said) => Fact::no(
-            "Reachable",
-            "Unreachable",
-            format!("no SSH to {said}; is the machine up and the address right?"),
-        ),
-        Trouble::KeyRefused(said) => Fact::no(
-            "Reachable",
-            "KeyRefused",
-            format!(
-                "{said}; add Skysail's public key (ssh/id_ed25519.pub in the data directory) to authorized_keys there, or name a Secret in keySecret"
-            ),
-        ),
-        Trouble::HostKeyChanged(at) => Fact::no(
-            "Reachable",
-            "HostKeyChanged",
-            format!(
-                "{at} shows another host key than before; if the machine was reinstalled, delete this Host and create it again"
-            ),
-        ),
-        Trouble::Failed(said) => Fact::no("Reachable", "SessionFailed", said.clone()),
-    }
-}
-
-fn phase(
-    observed: &Observed,
-    report: &Report,
-    deleting: bool,
-    facts: &[Fact],
-    before: HostPhase,
-) -> HostPhase {
-    let refused = |e: &Error| matches!(e, Error::Refused { .. });
-    let stuck = facts.iter().any(|f| {
-        [
-            "WrongOperatingSystem",
-            "NoRoot",
-            "KeyRefused",
-            "HostKeyChanged",
-        ]
-        .contains(&f.reason.as_str())
-    });
-    let up = facts.first().is_some_and(|f| f.status == Some(true));
-    if deleting {
-        HostPhase::Deleting
-    } else if stuck
-        || report.failed.as_ref().is_some_and(|(_, e)| refused(e))
-        || (!up && observed.order.as_ref().is_err_and(refused))
-    {
-        HostPhase::Failed
-    } else if !up {
-        HostPhase::Provisioning
-    } else {
-        match observed.heartbeat {
-            Heartbeat::Alive(_) => HostPhase::Running,
-            Heartbeat::Silent(_) if matches!(before, HostPhase::Running | HostPhase::Lost) => {
-                HostPhase::Lost
-            }
-            _ => HostPhase::Bootstrapping,
-        }
-    }
-}
-
-fn leaving(observed: &Observed, report: &Report) -> Fact {
-    let ready = condition::READY;
-    if let Some((step, e)) = &report.failed {
-        return Fact::no(ready, "DeletionFailed", format!("{}: {e}", step.title()));
-    }
-    if let Seen::Unknown(e) = &observed.machine {
-        return Fact::unknown(
-            ready,
-            e.reason(),
-            format!("the machine cannot be given back: {e}"),
-        );
-    }
-    let mut names = observed.containers.clone();
-    let more = names.len().saturating_sub(5);
-    names.truncate(5);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    Fact::no(
-        ready,
-        "ContainersLeft",
-        format!(
-            "deletion waits for containers that are here: {}{more}; delete them",
-            names.join(", ")
-        ),
-    )
-}
-
-fn next(observed: &Observed, report: &Report, deleting: bool) -> Next {
-    if let Some((_, e)) = &report.failed {
-        return patient(e);
-    }
-    if let Seen::Unknown(e) = &observed.machine {
-        return patient(e);
-    }
-    if deleting {
-        return Next::After(Duration::from_secs(2));
-    }
-    if let Err(e) = &observed.order
-        && observed.machine == Seen::Absent
-    {
-        return patient(e);
-    }
-    match (&observed.probe, observed.heartbeat) {
-        (Some(Err(Trouble::Unreachable(_) | Trouble::Failed(_))), _) => Next::Retry,
-        (Some(Err(_)), _) => Next::After(Duration::from_secs(30)),
-        (Some(Ok(probe)), _) if usable(probe).is_err() => Next::After(Duration::from_secs(60)),
-        (_, Heartbeat::Alive(left)) => {
-            Next::After(left.saturating_add(Duration::from_millis(100)).min(LOOK))
-        }
-        // A machine that was just made, or an agent that was just started: the answer is near.
-        _ => Next::After(Duration::from_millis(200)),
-    }
-}
-
-/// A refusal too is asked again now and then: what it waits for may not be an object.
-fn patient(e: &Error) -> Next {
-    match e.next() {
-        Next::OnChange => Next::After(Duration::from_secs(60)),
-        other => other,
-    }
 }

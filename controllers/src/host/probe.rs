@@ -31,6 +31,8 @@ pub struct Probe {
     pub os_name: String,
     /// Its version, where it is a number.
     pub os_version: Option<u32>,
+    /// Its processor, as the kernel names it (`x86_64`, `aarch64`).
+    pub architecture: Option<String>,
     /// Whether systemd is process 1.
     pub systemd: bool,
     /// Packages that bring what is missing.
@@ -50,6 +52,7 @@ pub fn script() -> String {
         r#"PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 if [ "$(id -u)" = 0 ]; then r=; echo root=yes; elif sudo -n true 2>/dev/null; then r="sudo -n"; echo root=yes; else r=; echo root=no; fi
 (. /etc/os-release 2>/dev/null; echo "os=${{ID:-}} ${{ID_LIKE:-}}"; echo "os_name=${{PRETTY_NAME:-$(uname -s)}}"; echo "os_version=${{VERSION_ID:-}}")
+echo "architecture=$(uname -m)"
 [ -d /run/systemd/system ] && echo systemd=yes
 for p in {}; do command -v $p >/dev/null || echo missing=$p; done
 echo "binary=$($r sha256sum /usr/local/bin/skysail 2>/dev/null | cut -d' ' -f1)"
@@ -72,6 +75,7 @@ pub fn parse(answer: &str) -> Probe {
             "os" => probe.os = value.split_whitespace().map(str::to_owned).collect(),
             "os_name" => probe.os_name = value.to_owned(),
             "os_version" => probe.os_version = value.split('.').next().and_then(|v| v.parse().ok()),
+            "architecture" if !value.is_empty() => probe.architecture = Some(value.to_owned()),
             "systemd" => probe.systemd = true,
             "missing" => probe
                 .missing

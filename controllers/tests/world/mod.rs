@@ -6,6 +6,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use skysail_apiserver::{ApiServer, Config, Identity};
+use skysail_clouds::open::Site;
 use skysail_controllers::{Context, Settings};
 use skysail_reconcile::CancellationToken;
 use skysail_schemas::{Container, Host, Image, InstanceType, Network, Port, Segment};
@@ -72,8 +73,17 @@ impl World {
 
     /// Starts controllers; none named means all that need no cloud.
     pub fn controllers(&self, names: &[&str]) -> Controllers {
+        self.controllers_at(names, Settings::default().site)
+    }
+
+    /// Starts controllers that keep their files at `site`.
+    pub fn controllers_at(&self, names: &[&str], site: Site) -> Controllers {
         let stop = CancellationToken::new();
-        let context = Context::new(self.client.clone(), Settings::default(), &stop);
+        let settings = Settings {
+            identity: None,
+            site,
+        };
+        let context = Context::new(self.client.clone(), settings, &stop);
         let default = ["network", "placement", "container", "container-set"];
         let names = if names.is_empty() {
             &default[..]

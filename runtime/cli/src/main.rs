@@ -22,7 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
     arg_required_else_help = true
 )]
 struct Arguments {
-    /// Kubeconfig of the server to speak to, else what KUBECONFIG names, else ./kubeconfig, which `up` writes
+    /// Kubeconfig of the server to speak to, else what KUBECONFIG names, else ./kubeconfig; `up` and `server` write it
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<std::path::PathBuf>,
     #[command(subcommand)]
@@ -56,7 +56,9 @@ async fn main() {
         Verb::Down(args) => system::down::run(args, written()).await.map(|()| 0),
         Verb::Server(args) => {
             log();
-            system::server::run(args).await.map(|()| 0)
+            system::server::run(args, kubeconfig.clone())
+                .await
+                .map(|()| 0)
         }
         Verb::Agent(args) => {
             log();

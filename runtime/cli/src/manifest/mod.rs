@@ -1,7 +1,7 @@
 //! Reading manifests: files, folders and standard input to objects, or a refusal that
 //! names the file, the document and the field, before anything is sent.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use skysail_apiserver::strict::{self, Format};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ const MAX_FILE: u64 = 64 << 20;
 pub struct Document {
     /// The file, or `-`.
     pub file: String,
+    /// Line of the file on which its document begins, from 1.
+    pub line: usize,
     /// Which document of the file, from 1.
     pub number: usize,
     /// The object.
@@ -52,7 +54,7 @@ impl Document {
 
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (document {})", self.file, self.number)
+        write!(f, "{}:{} (document {})", self.file, self.line, self.number)
     }
 }
 
@@ -124,21 +126,31 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// With the document's number and what is wrong with it.
 pub fn parse(file: &str, text: &[u8]) -> Result<Vec<Document>> {
-    let text = std::str::from_utf8(text).with_context(|| format!("{file}: is not UTF-8 text"))?;
+    let text = std::str::from_utf8(text).map_err(|e| {
+        let good = &text[..e.valid_up_to()];
+        let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+        anyhow!("{file}:{line}: is not UTF-8 text; save it as UTF-8")
+    })?;
     let mut documents = vec![];
-    for (index, part) in split(text).into_iter().enumerate() {
+    for (index, (line, part)) in split(text).into_iter().enumerate() {
         let number = index + 1;
-        let parsed = strict::parse(Format::Yaml, part.as_bytes())
-            .map_err(|e| anyhow::anyhow!("{file} (document {number}): {e}"))?;
+        let place = format!("{file}:{line} (document {number})");
+        let parsed = strict::parse(Format::Yaml, part.as_bytes()).map_err(|first| {
+            // Once more at its place in the file, so that the lines in the message are the file's.
+            let padded = "\n".repeat(line - 1) + &part;
+            let told = strict::parse(Format::Yaml, padded.as_bytes()).err();
+            let told = told.filter(|e| matches!(e, strict::Error::Syntax(_)));
+            anyhow!("{place}: {}", told.unwrap_or(first))
+        })?;
         if let Some(path) = parsed.duplicates.first() {
-            bail!("{file} (document {number}): {path} stands twice; remove one");
+            bail!("{place}: {path} stands twice; remove one");
         }
         let objects = match parsed.value {
             Value::Null => continue,
             Value::Object(mut list) if list.get("kind").and_then(Value::as_str) == Some("List") => {
                 match list.remove("items") {
                     Some(Value::Array(items)) => items,
-                    _ => bail!("{file} (document {number}): items: must be a list"),
+                    _ => bail!("{place}: items: must be a list"),
                 }
             }
             object => vec![object],
@@ -146,6 +158,7 @@ pub fn parse(file: &str, text: &[u8]) -> Result<Vec<Document>> {
         for object in objects {
             let document = Document {
                 file: file.to_owned(),
+                line,
                 number,
                 object,
             };
@@ -166,16 +179,20 @@ pub fn parse(file: &str, text: &[u8]) -> Result<Vec<Document>> {
 }
 
 /// A line that begins with `---` always ends a YAML document (YAML 1.2.2, 9.1.2), also inside a block scalar.
-fn split(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    for line in text.split_inclusive('\n') {
+/// Each comes with the line on which it begins.
+fn split(text: &str) -> Vec<(usize, String)> {
+    let mut parts = vec![(1, String::new())];
+    for (index, line) in text.split_inclusive('\n').enumerate() {
         let marker = line
             .strip_prefix("---")
             .filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        match marker {
-            Some(_) if parts.last().is_some_and(|p| p.trim().is_empty()) => {}
-            Some(_) => parts.push(String::new()),
-            None => parts.last_mut().into_iter().for_each(|p| p.push_str(line)),
+        match (marker, parts.last_mut()) {
+            (Some(_), Some((begin, part))) if part.trim().is_empty() => {
+                (*begin, *part) = (index + 2, String::new());
+            }
+            (Some(_), _) => parts.push((index + 2, String::new())),
+            (None, Some((_, part))) => part.push_str(line),
+            (None, None) => {}
         }
     }
     parts
@@ -261,6 +278,26 @@ mod tests {
             "y".repeat(10 << 20)
         );
         assert!(refused(&text).contains("limit"));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_file_and_line() {
+        let good = "apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n";
+        let said = refused(&format!("{good}apiVersion: v1\nkind: B\n\tmetadata: x\n"));
+        assert!(
+            said.starts_with("f.yaml:5 (document 2): ") && said.contains("line 6"),
+            "{said}"
+        );
+        let said = refused(&format!("{good}apiVersion: v1\n"));
+        assert!(said.starts_with("f.yaml:5 (document 2): kind: "), "{said}");
+        let said = parse("f.yaml", b"a: 1\nb: \xff\n").unwrap_err().to_string();
+        assert!(said.starts_with("f.yaml:2: is not UTF-8"), "{said}");
+        let said = refused(&format!(
+            "{good}a: {}1{}\n",
+            "[".repeat(500),
+            "]".repeat(500)
+        ));
+        assert!(said.starts_with("f.yaml:5 (document 2): "), "{said}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod agent;
 mod blocks;
 pub mod down;
+mod name;
 mod process;
 pub mod prove;
 pub mod server;

@@ -1,10 +1,11 @@
 //! `skysail server`: the API server and, in the same process, the controllers.
 
-use super::{Site, need_root};
+use super::{Site, name, need_root};
 use anyhow::{Context as _, Result};
 use skysail_apiserver::{ApiServer, Config, Identity};
 use skysail_store::Store;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Flags of `server`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skysail server                                          all on one machine, embedded store\n  skysail server --etcd http://10.0.0.1:2379              state in etcd; several servers may run\n  skysail server --controllers none                       the API alone\n  skysail server --controllers network,placement          these controllers only"
+    after_help = "Examples:\n  skysail server                                          all on one machine, embedded store\n  skysail server --etcd http://10.0.0.1:2379              state in etcd; several servers may run, over one --data-dir\n  skysail server --controllers none                       the API alone\n  skysail server --controllers network,placement          these controllers only"
 )]
 pub struct Server {
     #[command(flatten)]
@@ -31,12 +32,14 @@ pub struct Server {
     controllers: Vec<String>,
 }
 
-/// Serves until it is asked to end (SIGTERM, Ctrl-C).
+/// Serves until it is asked to end (SIGTERM, Ctrl-C). The administrator's kubeconfig is
+/// written to `kubeconfig`, else to `admin.kubeconfig` in the data directory.
 ///
 /// # Errors
 /// When the store, the keys or an address cannot be used.
-pub async fn run(args: Server) -> Result<()> {
+pub async fn run(args: Server, kubeconfig: Option<PathBuf>) -> Result<()> {
     need_root("server")?;
+    let kubeconfig = kubeconfig.unwrap_or_else(|| args.site.data_dir.join("admin.kubeconfig"));
     let data = &args.site.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
     let store: Arc<dyn Store> = if args.etcd.is_empty() {
@@ -78,7 +81,7 @@ pub async fn run(args: Server) -> Result<()> {
                 .with_context(|| format!("listening on {address}: is another server running?"))?,
         );
     }
-    write_kubeconfig(&args, &api, &local)?;
+    write_kubeconfig(&kubeconfig, &api, &local)?;
     let stop = skysail_reconcile::CancellationToken::new();
     let controllers = start_controllers(&args, &api, stop.clone())?;
     let (mut terminate, mut interrupt) = (
@@ -98,11 +101,10 @@ pub async fn run(args: Server) -> Result<()> {
     Ok(())
 }
 
-/// The administrator's kubeconfig, beside the data; written whole or not at all.
-fn write_kubeconfig(args: &Server, api: &ApiServer, server: &str) -> Result<()> {
+/// The administrator's kubeconfig, written whole or not at all.
+fn write_kubeconfig(path: &Path, api: &ApiServer, server: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let path = args.site.data_dir.join("admin.kubeconfig");
     let fresh = path.with_extension("new");
     let text = api.kubeconfig(server, &Identity::admin("admin"))?;
     let _ = std::fs::remove_file(&fresh);
@@ -112,7 +114,7 @@ fn write_kubeconfig(args: &Server, api: &ApiServer, server: &str) -> Result<()> 
         .mode(0o600)
         .open(&fresh)?
         .write_all(text.as_bytes())?;
-    std::fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))
+    std::fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))
 }
 
 type Running = tokio::task::JoinHandle<Result<(), skysail_controllers::UnknownController>>;
@@ -126,8 +128,11 @@ fn start_controllers(
         return Ok(None);
     }
     // With etcd another server may be there: each controller runs where its Lease is held.
-    let identity =
-        (!args.etcd.is_empty()).then(|| format!("{}-{}", hostname(), std::process::id()));
+    let name = match args.etcd.is_empty() {
+        true => None,
+        false => Some(name::take(&args.site.data_dir)?),
+    };
+    let identity = name.as_ref().map(|n| n.text.clone());
     let site = skysail_clouds::open::Site {
         data_dir: args.site.data_dir.clone(),
         fabric: args.site.fabric()?,
@@ -140,12 +145,7 @@ fn start_controllers(
     );
     let wanted = args.controllers.clone();
     Ok(Some(tokio::spawn(async move {
+        let _ours_until_the_end = name;
         skysail_controllers::run(context, &wanted, stop).await
     })))
-}
-
-fn hostname() -> String {
-    nix::unistd::gethostname()
-        .map(|h| h.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use crate::verbs::get::together;
 use crate::waiting::{self, Wish};
 use anyhow::{Context, Result, anyhow};
 use futures::future::join_all;
+use futures::{StreamExt, stream};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Discovery, Scope};
@@ -54,14 +55,17 @@ pub async fn run(client: &kube::Client, default: &str, args: Apply) -> Result<()
     let namespace = args.namespace.as_deref().unwrap_or(default);
     let documents = manifest::read(&args.filename)?;
     let plan = resolve(client, documents, namespace).await?;
-    for target in &plan {
-        let done = apply(client, target, args.dry_run).await?;
-        println!(
-            "{target} {}{}",
-            done.word(),
-            if args.dry_run { " (dry run)" } else { "" }
-        );
+    let tried = check(client, &plan).await?;
+    if args.dry_run {
+        for (target, done) in plan.iter().zip(tried) {
+            println!("{target} {} (dry run)", done.word());
+        }
+        return Ok(());
     }
+    make(client, &plan, &tried, |target, done| {
+        println!("{target} {}", done.word())
+    })
+    .await?;
     if args.wait {
         ready(client, &plan, Instant::now() + args.timeout).await
     } else {
@@ -140,13 +144,92 @@ pub async fn preview(
 /// Applies every object of `paths` and says how many there are.
 ///
 /// # Errors
-/// When a manifest or an object is refused; those before it stay applied.
+/// When a manifest or an object is refused; then nothing is applied.
 pub async fn files(client: &kube::Client, paths: &[PathBuf]) -> Result<usize> {
     let plan = resolve(client, manifest::read(paths)?, "default").await?;
-    for target in &plan {
-        apply(client, target, false).await?;
-    }
+    let tried = check(client, &plan).await?;
+    make(client, &plan, &tried, |_, _| {}).await?;
     Ok(plan.len())
+}
+
+/// Lets the server try every object and keep none: a mistake in the last refuses the first.
+///
+/// # Errors
+/// With all objects that the server refuses.
+async fn check(client: &kube::Client, plan: &[Target]) -> Result<Vec<Done>> {
+    let new = new_namespaces(client, plan).await?;
+    let tries = plan.iter().map(|target| {
+        let elsewhere = target.namespace.as_ref().filter(|n| new.contains(n));
+        // The server cannot try what would be in a namespace that is not there yet: it tries it beside.
+        let stand_in = elsewhere.map(|_| target.within("default"));
+        async move {
+            match stand_in {
+                Some(stand_in) => try_new(client, &stand_in).await.map(|()| Done::Created),
+                None => Ok(applied(client, target, true).await?.0),
+            }
+        }
+    });
+    let tried: Vec<Result<Done>> = stream::iter(tries).buffered(8).collect().await;
+    let mut refused = vec![];
+    let mut words = vec![];
+    for one in tried {
+        match one {
+            Ok(done) => words.push(done),
+            Err(e) => refused.push(e),
+        }
+    }
+    if !refused.is_empty() {
+        refused.push(anyhow!("nothing was applied"));
+    }
+    together(refused).map(|()| words)
+}
+
+/// The namespaces that `plan` would make.
+async fn new_namespaces<'a>(client: &kube::Client, plan: &'a [Target]) -> Result<Vec<&'a String>> {
+    let mut new = vec![];
+    for target in plan.iter().filter_map(|t| t.namespace.as_ref()) {
+        let made = |t: &&Target| t.document.kind() == "Namespace" && t.document.name() == *target;
+        let Some(namespace) = plan.iter().find(made).filter(|_| !new.contains(&target)) else {
+            continue;
+        };
+        let live = namespace.api(client).get_opt(target).await;
+        if live.map_err(|e| explain(e, namespace))?.is_none() {
+            new.push(target);
+        }
+    }
+    Ok(new)
+}
+
+/// Applies all that was checked.
+async fn make(
+    client: &kube::Client,
+    plan: &[Target],
+    tried: &[Done],
+    tell: impl Fn(&Target, &Done),
+) -> Result<()> {
+    for (before, (target, expected)) in plan.iter().zip(tried).enumerate() {
+        let done = match expected {
+            // It was not there a moment ago: no need to ask again.
+            Done::Created => create_or_apply(client, target).await,
+            _ => applied(client, target, false).await.map(|(done, _)| done),
+        };
+        let done = done.map_err(|e| {
+            let all = plan.len();
+            e.context(format!(
+                "{before} of {all} objects were applied; mend this and apply again"
+            ))
+        })?;
+        tell(target, &done);
+    }
+    Ok(())
+}
+
+async fn create_or_apply(client: &kube::Client, target: &Target) -> Result<Done> {
+    let wanted = annotated(&target.document.object).with_context(|| target.document.to_string())?;
+    match create(client, target, wanted, false).await? {
+        Some(_) => Ok(Done::Created),
+        None => Ok(applied(client, target, false).await?.0),
+    }
 }
 
 /// What an apply did.
@@ -181,6 +264,19 @@ impl std::fmt::Display for Target {
 }
 
 impl Target {
+    /// The same object in another namespace.
+    fn within(&self, namespace: &str) -> Self {
+        let mut document = self.document.clone();
+        if let Some(own) = document.object.pointer_mut("/metadata/namespace") {
+            *own = namespace.into();
+        }
+        Self {
+            document,
+            resource: self.resource.clone(),
+            namespace: Some(namespace.to_owned()),
+        }
+    }
+
     fn api(&self, client: &kube::Client) -> Api<DynamicObject> {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
@@ -245,10 +341,6 @@ fn annotated(object: &Value) -> Result<Value> {
     Ok(bare)
 }
 
-async fn apply(client: &kube::Client, target: &Target, dry_run: bool) -> Result<Done> {
-    Ok(applied(client, target, dry_run).await?.0)
-}
-
 /// What was done, and the object as it is now (or would be).
 async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Result<(Done, Value)> {
     let api = target.api(client);
@@ -256,29 +348,10 @@ async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Resul
     let name = target.document.name();
     let refused = |e: kube::Error| explain(e, target);
     let Some(live) = api.get_opt(name).await.map_err(refused)? else {
-        let object: DynamicObject =
-            serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
-        let params = PostParams {
-            dry_run,
-            field_manager: Some(MANAGER.into()),
-        };
-        // kube's create cannot ask for strict validation, so the request is made here.
-        let url = <DynamicObject as kube::Resource>::url_path(
-            &target.resource,
-            target.namespace.as_deref(),
-        );
-        let request = kube::core::Request::new(&url);
-        let mut request = request.create(&params, serde_json::to_vec(&object)?)?;
-        let uri = format!("{}&fieldValidation=Strict", request.uri());
-        *request.uri_mut() = uri.parse()?;
-        return match client.request::<Value>(request).await {
+        return match create(client, target, wanted, dry_run).await? {
+            Some(created) => Ok((Done::Created, created)),
             // Somebody made it in the meantime: it is there now, so this ends.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                Box::pin(applied(client, target, dry_run)).await
-            }
-            other => other
-                .map(|created| (Done::Created, created))
-                .map_err(refused),
+            None => Box::pin(applied(client, target, dry_run)).await,
         };
     };
     let live = serde_json::to_value(live)?;
@@ -303,6 +376,38 @@ async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Resul
         .await
         .map_err(refused)?;
     Ok((Done::Configured, serde_json::to_value(configured)?))
+}
+
+/// Lets the server try an object that is new in its namespace.
+async fn try_new(client: &kube::Client, target: &Target) -> Result<()> {
+    let wanted = annotated(&target.document.object).with_context(|| target.document.to_string())?;
+    create(client, target, wanted, true).await.map(drop)
+}
+
+/// Creates the object; `None` if there is one of its name.
+async fn create(
+    client: &kube::Client,
+    target: &Target,
+    wanted: Value,
+    dry_run: bool,
+) -> Result<Option<Value>> {
+    let object: DynamicObject =
+        serde_json::from_value(wanted).with_context(|| target.document.to_string())?;
+    let params = PostParams {
+        dry_run,
+        field_manager: Some(MANAGER.into()),
+    };
+    // kube's create cannot ask for strict validation, so the request is made here.
+    let url =
+        <DynamicObject as kube::Resource>::url_path(&target.resource, target.namespace.as_deref());
+    let request = kube::core::Request::new(&url);
+    let mut request = request.create(&params, serde_json::to_vec(&object)?)?;
+    let uri = format!("{}&fieldValidation=Strict", request.uri());
+    *request.uri_mut() = uri.parse()?;
+    match client.request::<Value>(request).await {
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(None),
+        other => other.map(Some).map_err(|e| explain(e, target)),
+    }
 }
 
 /// The merge patch (RFC 7386) that sets what `wanted` has and removes what `last` had and `wanted` has not; `None` if `live` is so already.
