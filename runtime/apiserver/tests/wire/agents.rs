@@ -1,0 +1,98 @@
+//! What the agent of a host gets.
+
+use super::*;
+
+#[tokio::test]
+async fn only_an_administrator_gets_credentials_for_a_host() {
+    let running = Running::start().await;
+    let ask = admin(&running);
+    let hosts = "/apis/skysail.dev/v1alpha1/hosts";
+    let host = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "Host", "metadata": {"name": "h1"},
+        "spec": {"cloud": "east", "machineType": "small"}});
+    let made = ask.post(hosts, &host).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let given = ask
+        .post(&format!("{hosts}/h1/credential"), &json!({}))
+        .await;
+    assert!(
+        given.body["kubeconfig"]
+            .as_str()
+            .is_some_and(|k| k.contains("skysail:host:h1")),
+        "{}",
+        given.body
+    );
+    let agent = Ask {
+        running: &running,
+        identity: Some(Identity::host("h1")),
+    };
+    assert_eq!(
+        agent
+            .post(&format!("{hosts}/h1/credential"), &json!({}))
+            .await
+            .code,
+        403
+    );
+    assert_eq!(
+        ask.post(&format!("{hosts}/h2/credential"), &json!({}))
+            .await
+            .code,
+        404
+    );
+}
+
+#[tokio::test]
+async fn an_agent_sees_the_ports_of_networks_that_it_carries_and_renews_its_own_lease_only() {
+    let running = Running::start().await;
+    let ask = admin(&running);
+    let port = |name: &str, vni: u32, host: &str| {
+        json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "Port", "metadata": {"name": name},
+            "spec": {"container": "c", "network": "n", "interface": 0, "vni": vni, "address": name.trim_start_matches("n."),
+                "cidr": "10.0.0.0/24", "gateway": "10.0.0.1", "mac": "02:00:0a:00:00:05", "dnsDomain": "n.internal",
+                "location": {"host": host, "epoch": 1}}})
+    };
+    let ports = "/apis/skysail.dev/v1alpha1/namespaces/default/ports";
+    for (name, vni, host) in [
+        ("n.10.0.0.5", 7, "h1"),
+        ("n.10.0.0.6", 7, "h2"),
+        ("n.10.0.0.7", 8, "h2"),
+    ] {
+        let made = ask.post(ports, &port(name, vni, host)).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    }
+    let agent = Ask {
+        running: &running,
+        identity: Some(Identity::host("h1")),
+    };
+    let all = "/apis/skysail.dev/v1alpha1/ports?fieldSelector=";
+    let carried = agent.get(&format!("{all}spec.vni%3D7")).await;
+    assert_eq!(
+        carried.body["items"].as_array().map(Vec::len),
+        Some(2),
+        "{}",
+        carried.body
+    );
+    assert_eq!(
+        agent
+            .get(&format!("{all}spec.location.host%3Dh1"))
+            .await
+            .code,
+        200
+    );
+    for foreign in [
+        "spec.vni%3D8",
+        "spec.location.host%3Dh2",
+        "metadata.name%3Dn.10.0.0.6",
+    ] {
+        assert_eq!(
+            agent.get(&format!("{all}{foreign}")).await.code,
+            403,
+            "{foreign}"
+        );
+    }
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/skysail-system/leases";
+    let lease = |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}});
+    assert_eq!(agent.post(leases, &lease("h1")).await.code, 201);
+    assert_eq!(agent.get(&format!("{leases}/h1")).await.code, 200);
+    assert_eq!(agent.post(leases, &lease("h2")).await.code, 403);
+    assert_eq!(agent.get(leases).await.code, 403);
+}
