@@ -130,21 +130,24 @@ fn reply(query: &Message, code: ResponseCode, answers: Vec<Record>) -> Message {
     reply
 }
 
-/// Serves one network on sockets that were made inside its service namespace. Ends with its task.
+/// Serves one network on sockets that were made inside its service namespace. Ends with its task, or when a
+/// socket breaks (somebody destroyed it from outside): it must then be started again on new ones.
 pub async fn serve(zone: Shared, udp: UdpSocket, tcp: TcpListener) {
     let udp = Arc::new(udp);
     let slots = Arc::new(Semaphore::new(AT_ONCE));
-    tokio::join!(
-        serve_udp(zone.clone(), udp, slots.clone()),
-        serve_tcp(zone, tcp, slots)
-    );
+    let broken = tokio::select! {
+        broken = serve_udp(zone.clone(), udp, slots.clone()) => broken,
+        broken = serve_tcp(zone, tcp, slots) => broken,
+    };
+    tracing::warn!(error = %broken, "a network's DNS ended; it is started again");
 }
 
-async fn serve_udp(zone: Shared, socket: Arc<UdpSocket>, slots: Arc<Semaphore>) {
+async fn serve_udp(zone: Shared, socket: Arc<UdpSocket>, slots: Arc<Semaphore>) -> std::io::Error {
     let mut buffer = vec![0; 4096];
     loop {
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
-            continue;
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(e) => return e,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             continue;
@@ -160,11 +163,13 @@ async fn serve_udp(zone: Shared, socket: Arc<UdpSocket>, slots: Arc<Semaphore>) 
     }
 }
 
-async fn serve_tcp(zone: Shared, listener: TcpListener, slots: Arc<Semaphore>) {
+async fn serve_tcp(zone: Shared, listener: TcpListener, slots: Arc<Semaphore>) -> std::io::Error {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
-            continue;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // A client that left before it was let in.
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => continue,
+            Err(e) => return e,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             continue;

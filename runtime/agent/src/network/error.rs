@@ -16,6 +16,24 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The kernel refused something about a network device.
+    #[error("network device {device}: {doing}: {source}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What a network needs beside its containers could not be made.
+    #[error("network of VNI {vni} is not whole on this host: {message}; it is tried again")]
+    Network {
+        /// The network.
+        vni: u32,
+        /// What is missing.
+        message: String,
+    },
     /// A network namespace could not be entered.
     #[error("network namespace {path}: {message}; it must exist before a container is attached")]
     Namespace {

@@ -1,8 +1,10 @@
-//! One flow: typed here, text for the switch, and back from what the switch dumps.
+//! One flow: typed here, and as text in the switch's own notation, for people and goldens.
+//! [`super::switch::wire`] puts it on the wire and reads it back.
 
 use super::registers::{ORIGIN, Origin, VNI};
 use super::tables::Table;
 use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -134,58 +136,14 @@ impl fmt::Display for Match {
     }
 }
 
-/// A decimal or `0x` number.
-fn number(text: &str) -> Result<u32, Unknown> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    parsed.map_err(|_| unknown(text))
-}
-
-fn parsed<T: FromStr>(text: &str) -> Result<T, Unknown> {
-    text.parse().map_err(|_| unknown(text))
-}
-
-impl FromStr for Match {
-    type Err = Unknown;
-
-    fn from_str(text: &str) -> Result<Self, Unknown> {
-        let Some((field, value)) = text.split_once('=') else {
-            return Protocol::ALL
-                .iter()
-                .find(|(_, n)| *n == text)
-                .map(|(p, _)| Self::Is(*p))
-                .ok_or_else(|| unknown(text));
-        };
-        Ok(match field {
-            "in_port" => Self::InPort(number(value)?),
-            "tun_id" => Self::TunnelKey(number(value)?),
-            VNI => Self::Vni(number(value)?),
-            ORIGIN => Self::From(Origin::from_number(number(value)?).ok_or_else(|| unknown(text))?),
-            "dl_src" => Self::EthSrc(value.parse()?),
-            "dl_dst" => Self::EthDst(value.parse()?),
-            "nw_src" => Self::IpSrc(parsed(value)?),
-            "nw_dst" if value.contains('/') => Self::IpDstIn(parsed(value)?),
-            "nw_dst" => Self::IpDst(parsed(value)?),
-            "arp_op" if value == "1" => Self::ArpRequest,
-            "arp_sha" => Self::ArpSenderMac(value.parse()?),
-            "arp_spa" => Self::ArpSender(parsed(value)?),
-            "arp_tpa" => Self::ArpTarget(parsed(value)?),
-            "icmp_type" => Self::IcmpType(parsed(value)?),
-            "icmp_code" => Self::IcmpCode(parsed(value)?),
-            "tp_dst" => Self::DstPort(parsed(value)?),
-            _ => return Err(unknown(text)),
-        })
-    }
-}
-
 /// One action of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Action {
     Drop,
     Goto(Table),
+    /// Only what a meter lets pass goes on. The first of a flow's actions.
+    Meter(u32),
     Output(u32),
     /// Back out of the port that it came in by.
     Back,
@@ -231,6 +189,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Goto(t) => write!(f, "goto_table:{t}"),
+            Self::Meter(n) => write!(f, "meter:{n}"),
             Self::Output(n) => write!(f, "output:{n}"),
             Self::SetVni(n) => write!(f, "set_field:{n:#x}->{VNI}"),
             Self::SetOrigin(o) => write!(f, "set_field:{o}->{ORIGIN}"),
@@ -249,38 +208,6 @@ impl fmt::Display for Action {
                     .map_or("", |(_, text)| text),
             ),
         }
-    }
-}
-
-impl FromStr for Action {
-    type Err = Unknown;
-
-    fn from_str(text: &str) -> Result<Self, Unknown> {
-        if let Some((action, _)) = FIXED.iter().find(|(_, t)| *t == text) {
-            return Ok(*action);
-        }
-        let (verb, rest) = text.split_once(':').ok_or_else(|| unknown(text))?;
-        match (verb, rest.split_once("->")) {
-            ("goto_table", None) => parsed(rest)
-                .ok()
-                .and_then(Table::from_number)
-                .map(Self::Goto),
-            ("output", None) => Some(Self::Output(number(rest)?)),
-            ("set_field", Some((value, field))) => match field {
-                VNI => Some(Self::SetVni(number(value)?)),
-                ORIGIN => Origin::from_number(number(value)?).map(Self::SetOrigin),
-                "eth_src" => Some(Self::SetEthSrc(value.parse()?)),
-                "arp_sha" => Some(Self::SetArpSenderMac(value.parse()?)),
-                "arp_spa" => Some(Self::SetArpSender(parsed(value)?)),
-                "ip_src" => Some(Self::SetIpSrc(parsed(value)?)),
-                "nw_ttl" => Some(Self::SetTtl(parsed(value)?)),
-                "tun_id" => Some(Self::SetTunnelKey(number(value)?)),
-                "tun_dst" | "tun_ipv6_dst" => Some(Self::SetTunnelTo(parsed(value)?)),
-                _ => None,
-            },
-            _ => None,
-        }
-        .ok_or_else(|| unknown(text))
     }
 }
 
@@ -346,73 +273,37 @@ impl fmt::Display for Flow {
     }
 }
 
-/// A line of the switch's dump.
+/// Where exactly a flow is in the switch, in the words of the wire: enough to delete it, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strict {
+    /// Table.
+    pub table: u8,
+    /// Priority.
+    pub priority: u16,
+    /// Conditions as the wire has them.
+    pub conditions: Vec<u8>,
+}
+
+/// A flow that the switch contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its cookie.
     pub cookie: u64,
-    /// Table, priority and conditions as the switch prints them: enough to delete exactly this flow.
-    pub strict: String,
+    /// Where it is.
+    pub at: Strict,
     /// The flow, if it is one that this agent could have made.
     pub flow: Option<Flow>,
 }
 
-impl FromStr for Seen {
-    type Err = Unknown;
-
-    /// Reads a line of `ovs-ofctl --no-stats --no-names dump-flows`.
-    fn from_str(line: &str) -> Result<Self, Unknown> {
-        let (head, actions) = line
-            .trim()
-            .split_once("actions=")
-            .ok_or_else(|| unknown(line))?;
-        let (mut cookie, mut table, mut priority, mut conditions) =
-            (0, 0_u8, 0x8000_u16, Vec::new());
-        for token in head
-            .split([',', ' '])
-            .filter(|t| !t.is_empty() && *t != "reset_counts")
-        {
-            match token.split_once('=') {
-                Some(("cookie", v)) => {
-                    cookie = u64::from_str_radix(v.trim_start_matches("0x"), 16)
-                        .map_err(|_| unknown(line))?
-                }
-                Some(("table", v)) => table = parsed(v)?,
-                Some(("priority", v)) => priority = parsed(v)?,
-                _ => conditions.push(token),
-            }
-        }
-        let strict = [
-            vec![format!("table={table}"), format!("priority={priority}")],
-            conditions.iter().map(|c| c.to_string()).collect(),
-        ]
-        .concat()
-        .join(",");
-        let matches = conditions
-            .iter()
-            .map(|c| c.parse())
-            .collect::<Result<Vec<Match>, _>>();
-        let actions = actions
-            .split(',')
-            .map(str::parse)
-            .collect::<Result<Vec<Action>, _>>();
-        let flow = match (Table::from_number(table), matches, actions) {
-            (Some(table), Ok(mut matches), Ok(actions)) => {
-                matches.sort();
-                Some(Flow {
-                    table,
-                    priority,
-                    cookie,
-                    matches,
-                    actions,
-                })
-            }
-            _ => None,
-        };
-        Ok(Self {
-            cookie,
-            strict,
-            flow,
-        })
-    }
+/// A ceiling on what passes. Each packet costs its length with its Ethernet header; what is over the ceiling
+/// is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meter {
+    /// Kilobits per second.
+    pub rate: u32,
+    /// Kilobits that may pass at once after a pause.
+    pub burst: u32,
 }
+
+/// Meters by number.
+pub type Meters = BTreeMap<u32, Meter>;

@@ -1,15 +1,17 @@
 //! The kernel's devices: a container's pair of veth, the tunnels of the userspace datapath.
 
+use super::devices::{Devices, Forwarding, features_off};
 use super::error::{Error, Result};
 use super::flow::Mac;
 use super::netns;
-use super::switch::Datapath;
-use crate::command::{Command, Failure};
+use crate::command::Command;
 use ipnet::Ipv4Net;
 use nix::net::if_::if_nametoindex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,17 @@ const OVERHEAD: u32 = 50;
 
 /// UDP port of VXLAN.
 pub const VXLAN_PORT: u16 = 4789;
+
+/// What a device must not leave to another one when packets pass through the userspace datapath.
+const OFFLOADS: [&str; 7] = [
+    "tx-checksum-ip-generic",
+    "tx-checksum-sctp",
+    "tx-tcp-segmentation",
+    "tx-tcp-ecn-segmentation",
+    "tx-tcp6-segmentation",
+    "tx-generic-segmentation",
+    "rx-gro",
+];
 
 /// The host's end of a container's interface.
 pub fn container_device(vni: u32, address: Ipv4Addr) -> String {
@@ -55,147 +68,114 @@ pub struct Far {
     pub mtu: u32,
 }
 
+/// What failed with which device.
+fn failed(device: &str, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let device = device.to_owned();
+    move |source| Error::Device {
+        device,
+        doing,
+        source,
+    }
+}
+
 /// Makes a pair of veth, `near` here and the other end as `far` says, and sets its address, routes and MTU.
 /// What is right already stays. `offload` false: the far end computes its checksums itself, because the
 /// userspace datapath would forward the packet without one.
 pub async fn pair(near: &str, far: &Far, offload: bool) -> Result<()> {
-    let there = far.clone();
-    let found = netns::within(&far.netns, move || Ok(index(&there.device).is_some())).await?;
-    if !found || index(near).is_none() {
-        remove(near).await?;
-        let (mtu, netns) = (far.mtu.to_string(), far.netns.display().to_string());
-        let mac = far.mac.map(|m| m.to_string());
-        let mut args = vec![
-            "link",
-            "add",
-            near,
-            "mtu",
-            &mtu,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            &far.device,
-        ];
-        args.extend(mac.iter().flat_map(|m| ["address", m.as_str()]));
-        args.extend(["mtu", &mtu, "netns", &netns]);
-        Command::new("ip").args(args).run().await?;
-    }
-    Command::new("ip")
-        .args(["link", "set", near, "up", "mtu", &far.mtu.to_string()])
-        .run()
-        .await?;
-    let far = far.clone();
-    let inside = far.netns.clone();
-    netns::within(&inside, move || set_up(&far, offload)).await
-}
-
-/// Runs inside the namespace.
-fn set_up(far: &Far, offload: bool) -> Result<()> {
-    let device = &far.device;
-    let mut batch = String::from("link set lo up\n");
-    let mac = far.mac.map(|m| format!(" address {m}")).unwrap_or_default();
-    batch += &format!("link set {device} up mtu {}{mac}\n", far.mtu);
-    batch += &format!("addr replace {} dev {device}\n", far.address);
-    if let Some(via) = far.via {
-        batch += &format!("route replace default via {via} dev {device}\n");
-    }
-    netns::run("ip", &["-batch", "-"], &batch)?;
-    if !offload {
-        netns::run(
-            "ethtool",
-            &[
-                "-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
-            ],
-            "",
-        )?;
-    }
-    Ok(())
+    let mut here = Devices::here().map_err(failed(near, "asking the kernel"))?;
+    let (near, far, netns) = (near.to_owned(), far.clone(), far.netns.clone());
+    let inside = move || {
+        let device = &far.device;
+        let mut there = Devices::here().map_err(failed(device, "asking the kernel"))?;
+        let unknown = || failed(&near, "looking for it");
+        let whole = here.index(&near).map_err(unknown())?.is_some()
+            && there
+                .index(device)
+                .map_err(failed(device, "looking for it"))?
+                .is_some();
+        if !whole {
+            let own = File::open(&far.netns).map_err(failed(device, "opening its namespace"))?;
+            here.remove(&near)
+                .and_then(|()| here.add_pair(&near, &far, &own))
+                .map_err(failed(&near, "making the pair of veth"))?;
+        }
+        here.set(&near, Some(far.mtu), None)
+            .map_err(failed(&near, "setting it up"))?;
+        there
+            .set("lo", None, None)
+            .and_then(|()| there.set(device, Some(far.mtu), far.mac))
+            .and_then(|()| there.address(device, far.address))
+            .and_then(|()| {
+                far.via
+                    .map_or(Ok(()), |via| there.default_route(device, via))
+            })
+            .map_err(failed(device, "setting its address and routes"))?;
+        if !offload {
+            features_off(device, &OFFLOADS)
+                .map_err(failed(device, "switching its offloads off"))?;
+        }
+        Ok(())
+    };
+    netns::within(&netns, inside).await
 }
 
 /// Deletes a device of this host; fine if there is none.
-pub async fn remove(device: &str) -> Result<()> {
-    if index(device).is_none() {
-        return Ok(());
-    }
-    match Command::new("ip").args(["link", "del", device]).run().await {
-        Err(Failure::Failed { .. }) if index(device).is_none() => Ok(()),
-        done => Ok(done.map(drop)?),
-    }
+pub fn remove(device: &str) -> Result<()> {
+    Devices::here()
+        .and_then(|mut d| d.remove(device))
+        .map_err(failed(device, "deleting it"))
+}
+
+/// Gives a device of this host an address, if it has not got it.
+pub fn address(device: &str, address: Ipv4Net) -> Result<()> {
+    Devices::here()
+        .and_then(|mut d| d.address(device, address))
+        .map_err(failed(device, "setting its address"))
 }
 
 /// Makes the kernel's tunnel device of a network. It learns nothing: [`super::plan::forwarding`] says who is where.
-pub async fn tunnel(vni: u32, mtu: u32) -> Result<()> {
-    let (device, id, mtu, port) = (
-        tunnel_device(vni),
-        vni.to_string(),
-        mtu.to_string(),
-        VXLAN_PORT.to_string(),
-    );
-    if index(&device).is_none() {
-        let mut args = vec![
-            "link", "add", &device, "mtu", &mtu, "type", "vxlan", "id", &id,
-        ];
-        args.extend(["dstport", &port, "nolearning", "noudpcsum", "ttl", "64"]);
-        Command::new("ip").args(args).run().await?;
-        Command::new("ethtool")
-            .args(["-K", &device, "gro", "off"])
-            .run()
-            .await?;
-    }
-    Command::new("ip")
-        .args(["link", "set", &device, "up", "mtu", &mtu])
-        .run()
-        .await?;
-    Ok(())
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    mac: String,
-    ifname: String,
-    dst: Option<IpAddr>,
-}
-
-/// Which host has which hardware address, as the kernel's tunnel devices have it.
-pub async fn forwarding() -> Result<BTreeSet<(u32, Mac, IpAddr)>> {
-    let text = Command::new("bridge")
-        .args(["-j", "fdb", "show"])
-        .run()
-        .await?;
-    let entries: Vec<Entry> = serde_json::from_str(&text)
-        .map_err(|e| Error::Switch(format!("bridge printed no list: {e}")))?;
-    let ours = |e: Entry| {
-        Some((
-            u32::from_str_radix(e.ifname.strip_prefix("skx")?, 16).ok()?,
-            e.mac.parse().ok()?,
-            e.dst?,
-        ))
+pub fn tunnel(vni: u32, mtu: u32) -> Result<()> {
+    let device = tunnel_device(vni);
+    let make = || {
+        let mut devices = Devices::here()?;
+        if devices.index(&device)?.is_none() {
+            devices.add_tunnel(&device, vni, mtu)?;
+            features_off(&device, &["rx-gro"])?;
+        }
+        devices.set(&device, Some(mtu), None)
     };
-    Ok(entries.into_iter().filter_map(ours).collect())
+    make().map_err(failed(&device, "making the tunnel"))
 }
 
 /// Makes the tunnel devices know exactly `desired`. New entries go in before stale ones go out.
-pub async fn forward(desired: &BTreeSet<(u32, Mac, IpAddr)>) -> Result<()> {
-    let present = forwarding().await?;
-    let kept: BTreeSet<(u32, Mac)> = desired.iter().map(|(vni, mac, _)| (*vni, *mac)).collect();
-    let set = desired.difference(&present).map(|(vni, mac, host)| {
-        format!("fdb replace {mac} dev {} dst {host}\n", tunnel_device(*vni))
-    });
-    let gone = present
+pub fn forward(desired: &Forwarding) -> Result<()> {
+    let all = ours();
+    let vni = |d: &String| u32::from_str_radix(d.strip_prefix("skx")?, 16).ok();
+    let tunnels: BTreeMap<u32, u32> = all
         .iter()
-        .filter(|(vni, mac, _)| !kept.contains(&(*vni, *mac)));
-    let unset = gone
-        .map(|(vni, mac, host)| format!("fdb del {mac} dev {} dst {host}\n", tunnel_device(*vni)));
-    let batch: String = set.chain(unset).collect();
-    if !batch.is_empty() {
-        Command::new("bridge")
-            .args(["-force", "-batch", "-"])
-            .input(batch)
-            .run()
-            .await?;
+        .filter_map(|d| Some((index(d)?, vni(d)?)))
+        .collect();
+    if tunnels.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let devices: BTreeMap<u32, u32> = tunnels.iter().map(|(index, vni)| (*vni, *index)).collect();
+    let set = || -> io::Result<()> {
+        let mut kernel = Devices::here()?;
+        let present = kernel.forwarding(&tunnels)?;
+        for (vni, mac, to) in desired.difference(&present) {
+            if let Some(index) = devices.get(vni) {
+                kernel.forward(*index, *mac, *to)?;
+            }
+        }
+        let kept: BTreeSet<(u32, Mac)> = desired.iter().map(|(vni, mac, _)| (*vni, *mac)).collect();
+        for (vni, mac, to) in present.iter().filter(|(v, m, _)| !kept.contains(&(*v, *m))) {
+            if let Some(index) = devices.get(vni) {
+                kernel.forget(*index, *mac, *to)?;
+            }
+        }
+        Ok(())
+    };
+    set().map_err(failed("skx*", "setting who is where"))
 }
 
 /// Our devices on this host.
@@ -274,9 +254,4 @@ pub async fn overlay_mtu(internal: Option<IpAddr>) -> Result<u32> {
 pub fn is_namespace(path: &Path) -> bool {
     nix::sys::statfs::statfs(path)
         .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
-}
-
-/// Whether checksums may be left to the devices.
-pub fn offload(datapath: Datapath) -> bool {
-    datapath == Datapath::System
 }

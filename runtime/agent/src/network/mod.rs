@@ -6,10 +6,13 @@
 //! nftables table `skysail`. Nothing else is touched; the host's uplink stays in the kernel,
 //! so that management does not depend on the switch.
 
+mod datapath;
+mod devices;
 mod dns;
 mod error;
 mod flow;
 mod links;
+mod netlink;
 mod netns;
 mod plan;
 mod plane;
@@ -25,12 +28,12 @@ mod watch;
 pub use error::{Error, Result};
 
 use crate::ports::{PortError, PortPlane};
+use datapath::Datapath;
 use plane::{Plane, Request};
 use skysail_schemas::PortSpec;
 use skysail_schemas::quantity::Bandwidth;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use switch::Datapath;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the plane must know of the host it is on.

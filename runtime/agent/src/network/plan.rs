@@ -1,7 +1,8 @@
 //! What the switch must contain, as pure functions of what is known.
 
-use super::flow::{Action, Flow, Key, Mac, Match, Protocol, Seen, is_ours};
+use super::flow::{Action, Flow, Key, Mac, Match, Meter, Meters, Protocol, Seen, Strict, is_ours};
 use super::registers::Origin;
+use super::switch::wire;
 use super::tables::{Miss, PIPELINE, Table};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +50,50 @@ pub struct Member {
     pub mac: Mac,
     /// Where it is.
     pub place: Place,
+    /// What limits it, where it is on this host and has a limit.
+    pub limit: Option<Limit>,
 }
+
+/// A container's ceiling in each direction, shared by all its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Bits per second.
+    pub rate: u64,
+    /// A number of the container that no other container on this host has: one of its switch ports.
+    pub number: u32,
+}
+
+impl Limit {
+    /// The meter of what the container sends.
+    fn sent(self) -> u32 {
+        self.number * 2
+    }
+
+    /// The meter of what the container receives.
+    fn received(self) -> u32 {
+        self.number * 2 + 1
+    }
+
+    /// The highest meter that it needs.
+    pub fn highest(self) -> u32 {
+        self.received()
+    }
+
+    fn meter(self) -> Meter {
+        let kilobits = |bits: u64| u32::try_from(bits.div_ceil(1000)).unwrap_or(u32::MAX);
+        let burst = (self.rate / 1000 * BURST_MS).max(LEAST_BURST);
+        Meter {
+            rate: kilobits(self.rate),
+            burst: kilobits(burst),
+        }
+    }
+}
+
+/// How long a container that was quiet may send at full speed: enough for TCP to keep its window over the
+/// losses by which a meter speaks, little enough that the average stays near the limit.
+const BURST_MS: u64 = 50;
+/// A burst of fewer bits than a device hands over at once (64 KiB where the kernel joins segments) would stop it.
+const LEAST_BURST: u64 = 600_000;
 
 /// Where a port is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +110,29 @@ const HIGH: u16 = 200;
 const MIDDLE: u16 = 150;
 const LOW: u16 = 100;
 const MISS: u16 = 0;
+
+/// Everything that the switch must contain.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Program {
+    /// Flows.
+    pub flows: Vec<Flow>,
+    /// Meters that the flows use.
+    pub meters: Meters,
+}
+
+/// What the switch must contain.
+pub fn program(view: &View) -> Program {
+    let members = view.networks.values().flat_map(|n| n.members.values());
+    let limits = members.filter_map(|m| match m.place {
+        Place::Here(_) => m.limit,
+        Place::There(_) | Place::Nowhere => None,
+    });
+    let meters = limits.flat_map(|l| [(l.sent(), l.meter()), (l.received(), l.meter())]);
+    Program {
+        flows: flows(view),
+        meters: meters.collect(),
+    }
+}
 
 /// Every flow that the switch must contain.
 pub fn flows(view: &View) -> Vec<Flow> {
@@ -87,7 +154,7 @@ pub fn flows(view: &View) -> Vec<Flow> {
         for (address, member) in &network.members {
             flows.push(arp_answer(*vni, *address, member.mac));
             match member.place {
-                Place::Here(port) => here(*vni, *address, member.mac, port, &mut flows),
+                Place::Here(port) => here(*vni, *address, *member, port, &mut flows),
                 Place::There(host) => {
                     flows.extend(there(*vni, *address, member.mac, host, network.tunnel))
                 }
@@ -137,13 +204,20 @@ fn from_tunnel(vni: u32, network: &Network, flows: &mut Vec<Flow>) {
 }
 
 /// A container of this host: what it sends is classified and checked, what is for it is put out.
-fn here(vni: u32, address: Ipv4Addr, mac: Mac, port: u32, flows: &mut Vec<Flow>) {
-    let object = object(vni, address);
-    let classify = [
-        Action::SetVni(vni),
-        Action::SetOrigin(Origin::Container),
-        Action::Goto(Table::Spoof),
-    ];
+fn here(vni: u32, address: Ipv4Addr, member: Member, port: u32, flows: &mut Vec<Flow>) {
+    let (object, mac) = (object(vni, address), member.mac);
+    let metered = |meter: fn(Limit) -> u32, actions: &[Action]| {
+        let first = member.limit.map(|l| Action::Meter(meter(l)));
+        first.into_iter().chain(actions.iter().copied()).collect()
+    };
+    let classify: Vec<Action> = metered(
+        Limit::sent,
+        &[
+            Action::SetVni(vni),
+            Action::SetOrigin(Origin::Container),
+            Action::Goto(Table::Spoof),
+        ],
+    );
     flows.push(Flow::new(
         Table::Classify,
         HIGH,
@@ -187,7 +261,7 @@ fn here(vni: u32, address: Ipv4Addr, mac: Mac, port: u32, flows: &mut Vec<Flow>)
         HIGH,
         &object,
         &for_it,
-        &[Action::Output(port)],
+        &metered(Limit::received, &[Action::Output(port)]),
     ));
 }
 
@@ -346,45 +420,86 @@ pub fn forwarding(view: &View) -> BTreeSet<(u32, Mac, IpAddr)> {
 pub struct Change {
     /// Flows to add; they replace what has the same key.
     pub add: Vec<Flow>,
-    /// Flows to remove, each by table, priority and conditions.
-    pub remove: Vec<String>,
+    /// Flows to remove.
+    pub remove: Vec<Strict>,
+    /// Meters.
+    pub meters: MeterChange,
+}
+
+/// Which meters must change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeterChange {
+    /// New ones, made before the flows that use them.
+    pub add: Meters,
+    /// Those with another rate.
+    pub modify: Meters,
+    /// Those that nothing uses any more; they go after the flows.
+    pub remove: BTreeSet<u32>,
 }
 
 impl Change {
     /// Whether the switch is as it must be.
     pub fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.remove.is_empty()
+        self.len() == 0
     }
 
-    /// The text of one bundle: what is new goes in before what is stale goes out.
-    pub fn bundle(&self) -> String {
-        let add = self.add.iter().map(|f| format!("add {f}\n"));
-        add.chain(self.remove.iter().map(|r| format!("delete_strict {r}\n")))
-            .collect()
+    /// How many flows and meters change.
+    pub fn len(&self) -> usize {
+        let meters = &self.meters;
+        let flows = self.add.len() + self.remove.len();
+        flows + meters.add.len() + meters.modify.len() + meters.remove.len()
     }
 }
 
 /// Compares what must be with what is. Flows that are not ours are left alone, unless they are in the way.
-pub fn change(desired: &[Flow], seen: &[Seen]) -> Change {
+/// Meters all are ours, as the bridge is.
+pub fn change(desired: &Program, seen: &[Seen], meters: &Meters) -> Change {
     let present: BTreeMap<Key, &Flow> = seen
         .iter()
         .filter_map(|s| s.flow.as_ref())
         .map(|f| (f.key(), f))
         .collect();
-    let wanted: BTreeSet<Key> = desired.iter().map(Flow::key).collect();
+    let wanted: BTreeSet<Key> = desired.flows.iter().map(Flow::key).collect();
     let stale = |s: &&Seen| {
         is_ours(s.cookie) && !s.flow.as_ref().is_some_and(|f| wanted.contains(&f.key()))
     };
+    let those = |wanted: fn(Option<&Meter>, &Meter) -> bool| {
+        let all = desired.meters.iter();
+        all.filter(|(id, m)| wanted(meters.get(id), m))
+            .map(|(id, m)| (*id, *m))
+            .collect()
+    };
     Change {
         add: desired
+            .flows
             .iter()
             .filter(|f| present.get(&f.key()) != Some(f))
             .cloned()
             .collect(),
-        remove: seen
-            .iter()
-            .filter(stale)
-            .map(|s| s.strict.clone())
-            .collect(),
+        remove: seen.iter().filter(stale).map(|s| s.at.clone()).collect(),
+        meters: MeterChange {
+            add: those(|is, _| is.is_none()),
+            modify: those(|is, m| is.is_some_and(|is| is != m)),
+            remove: meters
+                .keys()
+                .filter(|id| !desired.meters.contains_key(id))
+                .copied()
+                .collect(),
+        },
     }
+}
+
+/// What the switch contains after [`change`] was applied to what was `seen`.
+pub fn after(desired: &Program, seen: Vec<Seen>) -> Vec<Seen> {
+    let wanted: BTreeSet<Key> = desired.flows.iter().map(Flow::key).collect();
+    let foreign = |s: &Seen| {
+        let replaced = s.flow.as_ref().is_some_and(|f| wanted.contains(&f.key()));
+        !is_ours(s.cookie) && !replaced
+    };
+    let own = desired.flows.iter().map(|f| Seen {
+        cookie: f.cookie,
+        at: wire::strict(f),
+        flow: Some(f.clone()),
+    });
+    seen.into_iter().filter(foreign).chain(own).collect()
 }

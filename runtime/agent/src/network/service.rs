@@ -123,12 +123,9 @@ pub async fn ensure(vni: u32, network: &Network, mtu: u32, offload: bool) -> Res
             mtu,
         };
         links::pair(&transit, &way_out, true).await?;
-        Command::new("ip")
-            .args(["addr", "replace", &near.to_string(), "dev", &transit])
-            .run()
-            .await?;
+        links::address(&transit, near)?;
     } else {
-        links::remove(&transit).await?;
+        links::remove(&transit)?;
     }
     let egress = network.egress;
     netns::within(&path, move || {
@@ -240,8 +237,8 @@ pub async fn start(vni: u32, network: &Network, zone: Zone) -> Result<Service> {
 
 /// Removes the namespace of a network, and with it its devices.
 pub async fn remove(vni: u32) -> Result<()> {
-    links::remove(&device(vni)).await?;
-    links::remove(&transit_device(vni)).await?;
+    links::remove(&device(vni))?;
+    links::remove(&transit_device(vni))?;
     if path(vni).exists() {
         Command::new("ip")
             .args(["netns", "del", &format!("{PREFIX}{vni}")])

@@ -1,7 +1,11 @@
 //! Laws of the plans. Each scenario's flows are a golden file; `BLESS=1` writes them anew.
 
-use super::flow::{Flow, Mac, Seen, cookie};
-use super::plan::{Change, Member, Network, Place, Tunnel, View, change, flows, forwarding};
+use super::flow::{Flow, Mac, Meter, Meters, Seen, Strict, cookie};
+use super::plan::{
+    Change, Limit, Member, Network, Place, Program, Tunnel, View, after, change, flows, forwarding,
+    program,
+};
+use super::switch::wire;
 use super::tables::{PIPELINE, Table};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -18,6 +22,7 @@ fn network(vni: u32, tunnel: Tunnel, egress: bool, members: &[(u8, Place)]) -> (
             Member {
                 mac: mac(vni, *last),
                 place: *place,
+                limit: None,
             },
         )
     };
@@ -66,19 +71,53 @@ fn scenario(name: &str) -> View {
                 &[(2, Place::Here(6)), (3, there())],
             ),
         ],
+        "limited" => vec![network(
+            7,
+            Tunnel::Device(3),
+            false,
+            &[(2, Place::Here(5)), (3, there()), (4, Place::Here(6))],
+        )],
         _ => panic!("no scenario {name}"),
     };
-    View {
+    let mut view = View {
         networks: networks.into_iter().collect(),
+    };
+    if name == "limited" {
+        limit(&mut view, 100_000_000);
     }
+    view
 }
 
-const SCENARIOS: [&str; 4] = ["empty", "userspace", "kernel", "two_tenants"];
+/// Limits 10.0.0.2, whose switch port is 5.
+fn limit(view: &mut View, rate: u64) {
+    let members = &mut view.networks.get_mut(&7).unwrap().members;
+    members.get_mut(&Ipv4Addr::new(10, 0, 0, 2)).unwrap().limit = Some(Limit { rate, number: 5 });
+}
 
-/// What the switch dumps after these flows were added.
+const SCENARIOS: [&str; 5] = ["empty", "userspace", "kernel", "two_tenants", "limited"];
+
+/// What the switch dumps after these flows were added: they went over the wire and back.
 fn dumped(flows: &[Flow]) -> Vec<Seen> {
-    let line = |f: &Flow| f.to_string().replacen(",actions=", " actions=", 1);
-    flows.iter().map(|f| line(f).parse().unwrap()).collect()
+    wire::seen(&wire::tests::dumped(flows)).unwrap()
+}
+
+/// A flow with a condition that is none of ours (`nw_tos=4`, as the wire has it).
+fn odd(cookie: u64) -> Seen {
+    let at = Strict {
+        table: 50,
+        priority: 7,
+        conditions: vec![0x80, 0, 10, 2, 8, 0, 0x80, 0, 16, 1, 1],
+    };
+    let mut seen = dumped(&[Flow::new(Table::Output, 7, "odd", &[], &[])]).remove(0);
+    (seen.cookie, seen.at, seen.flow) = (cookie, at, None);
+    seen
+}
+
+fn only(flows: Vec<Flow>) -> Program {
+    Program {
+        flows,
+        ..Program::default()
+    }
 }
 
 #[test]
@@ -107,30 +146,39 @@ fn the_flows_of_every_scenario_are_the_golden_ones() {
 #[test]
 fn a_converged_switch_needs_no_change() {
     for name in SCENARIOS {
-        let flows = flows(&scenario(name));
-        assert_eq!(change(&flows, &dumped(&flows)), Change::default(), "{name}");
+        let wanted = program(&scenario(name));
+        let seen = dumped(&wanted.flows);
+        assert_eq!(
+            change(&wanted, &seen, &wanted.meters),
+            Change::default(),
+            "{name}"
+        );
+        let foreign = odd(0x1234);
+        let then = after(&wanted, vec![foreign.clone()]);
+        assert!(then.contains(&foreign));
+        assert!(change(&wanted, &then, &wanted.meters).is_empty(), "{name}");
     }
 }
 
 #[test]
 fn an_empty_switch_gets_everything_and_a_left_network_goes_away_whole() {
-    let (two, empty) = (flows(&scenario("two_tenants")), flows(&scenario("empty")));
-    assert_eq!(change(&two, &[]).add, two);
-    let gone = change(&empty, &dumped(&two));
+    let (two, empty) = (
+        program(&scenario("two_tenants")),
+        program(&scenario("empty")),
+    );
+    assert_eq!(change(&two, &[], &Meters::new()).add, two.flows);
+    let gone = change(&empty, &dumped(&two.flows), &two.meters);
     assert_eq!(
         (gone.add.len(), gone.remove.len()),
-        (0, two.len() - empty.len())
+        (0, two.flows.len() - empty.flows.len())
     );
 }
 
 #[test]
 fn flows_that_are_not_ours_are_not_touched() {
-    let foreign: Seen = " cookie=0x1234, table=50, priority=7,ip,nw_tos=4 actions=NORMAL"
-        .parse()
-        .unwrap();
-    let flows = flows(&scenario("kernel"));
-    let seen = [dumped(&flows), vec![foreign]].concat();
-    assert!(change(&flows, &seen).is_empty());
+    let wanted = program(&scenario("kernel"));
+    let seen = [dumped(&wanted.flows), vec![odd(0x1234)]].concat();
+    assert!(change(&wanted, &seen, &Meters::new()).is_empty());
 }
 
 #[test]
@@ -138,19 +186,35 @@ fn a_flow_that_was_changed_is_replaced_and_one_of_ours_that_is_not_understood_is
     let flows = flows(&scenario("kernel"));
     let mut seen = dumped(&flows);
     seen[3].flow.as_mut().unwrap().actions.clear();
-    let odd = format!(
-        " cookie={:#x}, table=50, priority=7,ip,nw_tos=4 actions=drop",
-        cookie(Table::Output, "x")
-    );
-    seen.push(odd.parse().unwrap());
-    let change = change(&flows, &seen);
+    seen.push(odd(cookie(Table::Output, "x")));
+    let change = change(&only(flows.clone()), &seen, &Meters::new());
     assert_eq!(change.add, [flows[3].clone()]);
-    assert_eq!(change.remove, ["table=50,priority=7,ip,nw_tos=4"]);
-    let bundle = change.bundle();
-    assert!(
-        bundle.find("add ").unwrap() < bundle.find("delete_strict ").unwrap(),
-        "new flows go in before stale ones go out"
-    );
+    assert_eq!(change.remove, [odd(0).at]);
+}
+
+#[test]
+fn a_limit_has_a_meter_for_each_direction_that_is_changed_in_place_and_goes_with_it() {
+    let mut view = scenario("limited");
+    let wanted = program(&view);
+    let meter = Meter {
+        rate: 100_000,
+        burst: 5_000,
+    };
+    assert_eq!(wanted.meters, Meters::from([(10, meter), (11, meter)]));
+    let made = change(&wanted, &[], &Meters::new());
+    assert_eq!(made.meters.add, wanted.meters);
+    let seen = dumped(&wanted.flows);
+
+    limit(&mut view, 200_000_000);
+    let faster = change(&program(&view), &seen, &wanted.meters);
+    assert_eq!((faster.add.len(), faster.remove.len()), (0, 0));
+    assert_eq!(faster.meters.modify, program(&view).meters);
+
+    let free = change(&program(&scenario("empty")), &seen, &wanted.meters);
+    assert_eq!(free.meters.remove, BTreeSet::from([10, 11]));
+    // A slow container's burst still lets through what a device hands over at once.
+    limit(&mut view, 100_000);
+    assert_eq!(program(&view).meters[&10].burst, 600);
 }
 
 #[test]
