@@ -54,9 +54,9 @@ impl Unpack {
         if tar.write(chunk).await.is_ok() {
             return Ok(());
         }
-        // It ended early and says why.
-        self.end().await?;
-        Err(refusal(&self.name, "tar ended before the archive did"))
+        // It ended early: either it says why, or it was at the end of the archive, which padding follows. What
+        // was sent is compared with the digest in any case.
+        self.end().await
     }
 
     async fn end(&mut self) -> Result<(), Refusal> {

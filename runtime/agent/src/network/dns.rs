@@ -16,6 +16,8 @@ use tokio::sync::Semaphore;
 const TTL: u32 = 5;
 /// Questions of one network that are worked on at a time; more are dropped, and asked again.
 const AT_ONCE: usize = 128;
+/// The top-level domain that the world has set aside for private use.
+const PRIVATE: &str = "internal";
 const UPSTREAM_LIMIT: Duration = Duration::from_secs(2);
 const CLIENT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -28,6 +30,9 @@ pub struct Zone {
     pub cidr: Ipv4Net,
     /// Whether other names are asked of the host's resolvers.
     pub forward: bool,
+    /// Domains of other networks, as far as this host knows them: their names do not exist here, nor does
+    /// anyone in the world learn that they were asked for.
+    pub foreign: BTreeSet<String>,
     /// Containers and their addresses.
     pub names: BTreeMap<String, BTreeSet<Ipv4Addr>>,
 }
@@ -89,6 +94,7 @@ impl Zone {
         }
         let container = match text.strip_suffix(&format!(".{}", self.domain.to_lowercase())) {
             Some(container) => container,
+            None if self.is_private(text) => return Found::Nothing,
             None if text.is_empty() || text.contains('.') => return Found::Elsewhere,
             None => text,
         };
@@ -96,6 +102,15 @@ impl Zone {
         addresses.map_or(Found::Nothing, |a| {
             Found::Here(a.iter().map(|a| RData::A(A(*a))).collect())
         })
+    }
+
+    /// Whether a name that is not of this network is of another tenant's, or of no public domain at all.
+    fn is_private(&self, name: &str) -> bool {
+        let below = |domain: &str| {
+            name.strip_suffix(domain)
+                .is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        };
+        below(PRIVATE) || self.foreign.iter().any(|d| below(&d.to_lowercase()))
     }
 
     fn reverse(&self, address: Ipv4Addr) -> Found {
@@ -270,6 +285,7 @@ mod tests {
             domain: "acme.internal".into(),
             cidr: "10.0.0.0/24".parse().unwrap(),
             forward,
+            foreign: BTreeSet::from(["Blue.test".to_owned()]),
             names,
         }
     }
@@ -330,6 +346,19 @@ mod tests {
             ask(&zone(false), "example.org.", RecordType::A),
             "NXDomain "
         );
+    }
+
+    #[test]
+    fn names_of_other_tenants_do_not_exist_and_are_never_asked_of_the_world() {
+        for name in [
+            "web.blue.internal.",
+            "web.blue.test.",
+            "blue.test.",
+            "internal.",
+        ] {
+            assert_eq!(ask(&zone(true), name, RecordType::A), "NXDomain ", "{name}");
+        }
+        assert_eq!(ask(&zone(true), "notblue.test.", RecordType::A), "forward");
     }
 
     #[test]

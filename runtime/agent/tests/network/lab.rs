@@ -5,6 +5,7 @@
 //!   a2 .3 ─┴─ router a (198.18.91.1) ── bridge ── router b (198.18.92.1)
 //! ```
 
+use super::resolver::Resolver;
 use super::role::{ANSWER, Command, Identity, ROLE};
 use skysail_schemas::PortSpec;
 use skysail_schemas::port::{Location, Port, mac, name};
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Packages of a host's root filesystem.
 const PACKAGES: &str = "openvswitch-switch,iproute2,nftables,iputils-ping,iperf3,ethtool,netcat-openbsd,perl-base,libc-bin";
+
+/// An address of "the internet": what is neither a host nor a router of a cloud.
+pub const INTERNET: &str = "198.18.90.254";
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -124,7 +128,7 @@ impl Lab {
         let tag = format!("skn{}", std::process::id());
         let fabric = format!("{tag}-fabric");
         sh(&format!("ip netns add {fabric}; ip -n {fabric} link add br0 type bridge; ip -n {fabric} link set br0 up
-                     ip -n {fabric} addr add 198.18.90.254/24 dev br0; ip -n {fabric} link set lo up"));
+                     ip -n {fabric} addr add {INTERNET}/24 dev br0; ip -n {fabric} link set lo up"));
         let mut spaces = Spaces(vec![fabric.clone()]);
         let mut hosts = Vec::new();
         for (cloud, number, members) in [("a", 91, 2), ("b", 92, 1)] {
@@ -165,6 +169,14 @@ impl Lab {
             .into_iter()
             .find(|h| h.identity.host == name)
             .unwrap()
+    }
+
+    /// A resolver in "the internet", which all hosts ask from now on.
+    pub fn resolver(&mut self) -> Resolver {
+        for host in self.hosts() {
+            host.sh(&format!("echo nameserver {INTERNET} >/etc/resolv.conf"));
+        }
+        Resolver::start(&self.spaces.0[0])
     }
 
     /// A second uplink `eth1` of a host, for a switch that puts packets on the wire as they are.

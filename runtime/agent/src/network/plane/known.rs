@@ -156,8 +156,15 @@ impl Plane {
             domain,
             cidr: network.cidr,
             forward: network.egress,
+            foreign: self.foreign(vni),
             names,
         }
+    }
+
+    /// The domains of the other networks that are known here.
+    fn foreign(&self, vni: u32) -> BTreeSet<String> {
+        let others = self.saved.ports.iter().filter(|p| p.vni != vni);
+        others.map(|p| p.dns_domain.clone()).collect()
     }
 
     /// Fills the switch's numbers into the view, and the limits that are kept by them.
