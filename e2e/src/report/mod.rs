@@ -69,6 +69,13 @@ impl Report {
         }
     }
 
+    /// Says what a figure that is there compares with.
+    pub fn baseline(&mut self, name: &str, value: f64) {
+        if let Some(metric) = self.metrics.get_mut(name) {
+            metric.baseline = Some(value);
+        }
+    }
+
     /// Adds a sentence that a reader needs, for example why a figure is missing.
     pub fn note(&mut self, text: impl Into<String>) {
         let text = text.into();

@@ -9,6 +9,7 @@ use std::time::Duration;
 const HOST: &str = "west-2";
 
 pub fn measure(cluster: &Cluster, report: &mut Report) -> Result<()> {
+    super::start::small(cluster)?;
     for count in [0usize, 10, 50] {
         let mut manifest = String::new();
         for i in 0..count {
