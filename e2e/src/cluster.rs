@@ -53,17 +53,29 @@ pub struct Cluster {
     data: PathBuf,
     cache: PathBuf,
     port: Option<String>,
+    flags: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a system named `instance` and makes `manifests` real, as `skysail up` does.
     ///
+    /// # Errors
+    /// When `skysail up` fails; what it printed is shown.
+    pub fn up(instance: &str, manifests: &Path) -> Result<Self> {
+        let cluster = Self::planned(instance, &[])?;
+        cluster.start(&["-f", &manifests.to_string_lossy()])?;
+        Ok(cluster)
+    }
+
+    /// A system that is not up yet; `flags` go to every `skysail up`. What it leaves is
+    /// removed when it is dropped.
+    ///
     /// The variables `SKYSAIL_E2E_INSTANCE` and `SKYSAIL_E2E_PORT` choose another name and
     /// port, so that two people test side by side on one machine.
     ///
     /// # Errors
-    /// When `skysail up` fails; what it printed is shown.
-    pub fn up(instance: &str, manifests: &Path) -> Result<Self> {
+    /// When the environment names no binary.
+    pub fn planned(instance: &str, flags: &[&str]) -> Result<Self> {
         let skysail = PathBuf::from(
             std::env::var_os("SKYSAIL")
                 .context("set SKYSAIL to the built binary (make e2e does)")?,
@@ -75,28 +87,54 @@ impl Cluster {
         let instance = named.as_deref().unwrap_or(instance);
         // On the root filesystem, not /tmp: the hosts' container layers live here and may be large.
         let data = PathBuf::from(format!("/var/lib/skysail-{instance}"));
-        let cluster = Self {
+        Ok(Self {
             skysail,
             instance: instance.into(),
             data,
             cache,
             port: std::env::var("SKYSAIL_E2E_PORT").ok(),
-        };
-        let status = cluster
-            .command("up")
-            .arg("-f")
-            .arg(manifests)
-            .stdin(Stdio::null())
-            .status()?;
-        if !status.success() {
-            let log = std::fs::read_to_string(cluster.data.join("server.log")).unwrap_or_default();
+            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
+        })
+    }
+
+    /// Runs `skysail up` with these arguments to its end.
+    ///
+    /// # Errors
+    /// When it fails; the end of the server's log is shown.
+    pub fn start(&self, args: &[&str]) -> Result<()> {
+        let output = run(self.command("up").args(args))?;
+        eprint!("{}{}", output.stderr, output.stdout);
+        if output.code != Some(0) {
+            let log = std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
             bail!(
-                "skysail up ended with {status}; the end of its server's log:\n{}",
+                "skysail up ended with {:?}; the end of its server's log:\n{}",
+                output.code,
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// The TCP port of its API server.
+    pub fn port(&self) -> &str {
+        self.port.as_deref().unwrap_or("6443")
+    }
+
+    /// Its name.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Kills the server, without a chance to put anything in order.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kill_server(&self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.data.join("server.pid"))?;
+        run(Command::new("kill").args(["-9", pid.trim()]))?
+            .ok()
+            .map(drop)
     }
 
     /// `skysail <verb>` with this system's flags.
@@ -111,6 +149,9 @@ impl Cluster {
         command.arg("--kubeconfig").arg(self.kubeconfig());
         if let (Some(port), "up") = (&self.port, verb) {
             command.arg("--port").arg(port);
+        }
+        if verb == "up" {
+            command.args(&self.flags);
         }
         command
     }
@@ -182,27 +223,34 @@ impl Cluster {
     /// # Errors
     /// When the host has no address or ssh cannot be started.
     pub fn on_host(&self, host: &str, line: &str) -> Result<Output> {
+        run(self.ssh(host)?.arg(line))
+    }
+
+    /// `ssh` to a host, before the line to run there.
+    ///
+    /// # Errors
+    /// When the host has no address.
+    pub fn ssh(&self, host: &str) -> Result<Command> {
         let object = self.get("host", "default", host)?;
         let address = object
             .pointer("/status/addresses/external")
             .and_then(Value::as_str)
             .context("the host has no address")?
             .to_owned();
-        run(Command::new("ssh")
-            .args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "LogLevel=ERROR",
-                "-o",
-                "ConnectTimeout=5",
-            ])
+        let mut command = Command::new("ssh");
+        for option in [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ConnectTimeout=5",
+        ] {
+            command.args(["-o", option]);
+        }
+        command
             .arg("-i")
             .arg(self.data.join("ssh/id_ed25519"))
-            .arg(format!("root@{address}"))
-            .arg(line))
+            .arg(format!("root@{address}"));
+        Ok(command)
     }
 }
 
@@ -212,7 +260,22 @@ impl Cluster {
     /// # Errors
     /// When there is no such process.
     pub fn destroy(&self, host: &str) -> Result<()> {
+        let pids = self.machines(host)?;
+        let first = pids
+            .first()
+            .with_context(|| format!("host {host} has no process 1"))?;
+        run(Command::new("kill").args(["-9", first]))?
+            .ok()
+            .map(drop)
+    }
+
+    /// The machines that a sandbox host has: each is a process 1 of its own.
+    ///
+    /// # Errors
+    /// When the processes cannot be listed.
+    pub fn machines(&self, host: &str) -> Result<Vec<String>> {
         let group = format!("skysail-{}/{host}", self.instance);
+        let mut pids = vec![];
         for entry in std::fs::read_dir("/proc")? {
             let folder = entry?.path();
             let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
@@ -220,15 +283,31 @@ impl Cluster {
                 .lines()
                 .any(|l| l.starts_with("NSpid:") && l.split_whitespace().skip(2).eq(["1"]));
             if first && read("cgroup").lines().any(|l| l.ends_with(&group)) {
-                let pid = folder
-                    .file_name()
-                    .and_then(|n| n.to_str())
-                    .context("a process without a number")?
-                    .to_owned();
-                return run(Command::new("kill").args(["-9", &pid]))?.ok().map(drop);
+                pids.extend(folder.file_name().map(|n| n.to_string_lossy().into_owned()));
             }
         }
-        bail!("host {host} has no process 1")
+        Ok(pids)
+    }
+
+    /// Namespaces, links, mounts, control groups and processes on this machine that carry
+    /// this system's name and `part` of it (a host's name, or nothing for all).
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn traces(&self, part: &str) -> Result<Vec<String>> {
+        let marks = [
+            format!("{}-h-{part}", self.instance),
+            format!("{}-{part}", self.instance),
+            format!("skysail-{}/{part}", self.instance),
+            format!("{}/sandbox/{part}", self.data.display()),
+        ];
+        let script = "ip -o netns; ip -o link; cat /proc/self/mounts; cat /proc/[0-9]*/cgroup; \
+             find /sys/fs/cgroup -maxdepth 4 -path '*skysail-*'";
+        let listed = run(Command::new("sh").args(["-c", script]))?.stdout;
+        let traces = listed
+            .lines()
+            .filter(|l| marks.iter().any(|m| l.contains(m)));
+        Ok(traces.map(str::to_owned).collect())
     }
 }
 

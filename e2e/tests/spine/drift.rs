@@ -1,14 +1,18 @@
 //! Whatever is broken behind Skysail's back is repaired; each case measures how long it took.
 
-use crate::{Case, times};
+use crate::Case;
 use anyhow::{Context, Result, ensure};
-use skysail_e2e::{Cluster, until};
+use skysail_e2e::{Cluster, times, until};
 use std::time::Duration;
 
 pub const CASES: &[Case] = &[
     (
         "the_init_of_a_container_killed_is_started_again",
         init_killed,
+    ),
+    (
+        "a_container_stopped_behind_our_back_is_started_again",
+        stopped,
     ),
     ("a_flow_deleted_comes_back", flow_deleted),
     ("all_flows_deleted_come_back", flows_deleted),
@@ -18,10 +22,6 @@ pub const CASES: &[Case] = &[
     (
         "the_agent_killed_comes_back_and_touches_no_container",
         agent_killed,
-    ),
-    (
-        "the_server_killed_and_restarted_loses_nothing",
-        server_killed,
     ),
     (
         "a_host_destroyed_comes_back_with_its_containers",
@@ -59,15 +59,25 @@ fn pingable(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 fn init_killed(cluster: &Cluster) -> Result<()> {
+    let (_, pid, _) = subject(cluster)?;
+    restarted(cluster, "init_killed", &format!("kill -9 {pid}"))
+}
+
+fn stopped(cluster: &Cluster) -> Result<()> {
+    let line = "lxc-stop -k -P /var/lib/skysail/containers -n acme.web-0";
+    restarted(cluster, "container_stopped", line)
+}
+
+fn restarted(cluster: &Cluster, name: &str, line: &str) -> Result<()> {
     let (host, pid, _) = subject(cluster)?;
-    cluster.on_host(&host, &format!("kill -9 {pid}"))?.ok()?;
+    cluster.on_host(&host, line)?.ok()?;
     let (_, took) = until("acme/web-0 to have another init", LIMIT, || {
         let (_, now, _) = subject(cluster)?;
         ensure!(now != pid, "it still has {pid}");
         Ok(())
     })?;
-    times::record("init_killed", took)?;
-    pingable(cluster, "init_killed_ping")
+    times::record(name, took)?;
+    pingable(cluster, &format!("{name}_ping"))
 }
 
 fn break_network(cluster: &Cluster, name: &str, line: &str) -> Result<()> {
@@ -134,31 +144,6 @@ fn agent_killed(cluster: &Cluster) -> Result<()> {
     pingable(cluster, "agent_killed_ping")?;
     ensure!(subject(cluster)?.1 == pid, "the container was restarted");
     Ok(())
-}
-
-fn server_killed(cluster: &Cluster) -> Result<()> {
-    let pid = std::fs::read_to_string(cluster.data().join("server.pid"))?;
-    cluster
-        .kubectl(&["create", "configmap", "before", "--from-literal=a=b"])?
-        .ok()?;
-    ensure!(
-        std::process::Command::new("kill")
-            .args(["-9", pid.trim()])
-            .status()?
-            .success(),
-        "no server to kill"
-    );
-    let status = cluster
-        .command("up")
-        .stdin(std::process::Stdio::null())
-        .status()?;
-    ensure!(status.success(), "skysail up did not start it again");
-    let (_, took) = until("the API to answer with what was written", LIMIT, || {
-        cluster.kubectl(&["get", "configmap", "before"])?.ok()
-    })?;
-    times::record("server_killed", took)?;
-    cluster.kubectl(&["delete", "configmap", "before"])?.ok()?;
-    pingable(cluster, "server_killed_ping")
 }
 
 fn host_destroyed(cluster: &Cluster) -> Result<()> {

@@ -3,9 +3,9 @@
 //! it as it found it.
 
 mod drift;
+mod faults;
 mod isolation;
 mod refusals;
-mod times;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skysail_e2e::Cluster;
@@ -19,7 +19,13 @@ pub type Case = (&'static str, fn(&Cluster) -> anyhow::Result<()>);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let cases: Vec<Case> = [isolation::CASES, refusals::CASES, drift::CASES].concat();
+    let cases: Vec<Case> = [
+        isolation::CASES,
+        refusals::CASES,
+        drift::CASES,
+        faults::CASES,
+    ]
+    .concat();
     if arguments.list {
         let trials = cases
             .into_iter()

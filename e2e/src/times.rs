@@ -4,6 +4,9 @@ use std::io::Write;
 use std::time::Duration;
 
 /// Appends one measured time to `target/report/drift.jsonl`.
+///
+/// # Errors
+/// When the file cannot be written.
 pub fn record(name: &str, took: Duration) -> anyhow::Result<()> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/report");
     std::fs::create_dir_all(&folder)?;
