@@ -102,23 +102,20 @@ impl Cluster {
     /// # Errors
     /// When it fails; the end of the server's log is shown.
     pub fn start(&self, args: &[&str]) -> Result<()> {
-        let output = run(self.command("up").args(args))?;
-        eprint!("{}{}", output.stderr, output.stdout);
-        if output.code != Some(0) {
+        let status = self
+            .command("up")
+            .args(args)
+            .stdin(Stdio::null())
+            .status()?;
+        if !status.success() {
             let log = std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
             bail!(
-                "skysail up ended with {:?}; the end of its server's log:\n{}",
-                output.code,
+                "skysail up ended with {status}; the end of its server's log:\n{}",
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }
         Ok(())
-    }
-
-    /// The TCP port of its API server.
-    pub fn port(&self) -> &str {
-        self.port.as_deref().unwrap_or("6443")
     }
 
     /// Its name.
@@ -139,13 +136,7 @@ impl Cluster {
 
     /// `skysail <verb>` with this system's flags.
     pub fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(&self.skysail);
-        command.arg(verb).arg("--instance").arg(&self.instance);
-        command
-            .arg("--data-dir")
-            .arg(&self.data)
-            .arg("--cache-dir")
-            .arg(&self.cache);
+        let mut command = self.plain(verb);
         command.arg("--kubeconfig").arg(self.kubeconfig());
         if let (Some(port), "up") = (&self.port, verb) {
             command.arg("--port").arg(port);
@@ -153,6 +144,18 @@ impl Cluster {
         if verb == "up" {
             command.args(&self.flags);
         }
+        command
+    }
+
+    /// `skysail <verb>` with the flags that say where this system lives.
+    pub fn plain(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.skysail);
+        command.arg(verb).arg("--instance").arg(&self.instance);
+        command
+            .arg("--data-dir")
+            .arg(&self.data)
+            .arg("--cache-dir")
+            .arg(&self.cache);
         command
     }
 
@@ -171,8 +174,16 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn kubectl(&self, args: &[&str]) -> Result<Output> {
+        self.kubectl_with(&self.kubeconfig(), args)
+    }
+
+    /// The same against the server of another kubeconfig.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn kubectl_with(&self, kubeconfig: &Path, args: &[&str]) -> Result<Output> {
         run(Command::new("kubectl")
-            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .args(args))
     }
 
