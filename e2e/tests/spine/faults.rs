@@ -239,8 +239,9 @@ fn bootstrap(cluster: &Cluster) -> Result<()> {
         );
     }
     cluster.apply(&manifest)?.ok()?;
-    for point in 0..WAY.len() - 1 {
-        until(&format!("late-1 to say {}", WAY[point]), LIMIT, || {
+    let points = WAY.iter().enumerate().take(WAY.len() - 1);
+    for (point, reason) in points {
+        until(&format!("late-1 to say {reason}"), LIMIT, || {
             let far = progress(cluster, "late-1")?;
             ensure!(far >= point, "it says {}", WAY[far]);
             Ok(())

@@ -130,3 +130,73 @@ fn an_image_that_does_not_fit_is_refused_before_a_byte_is_written() {
         "{refusal}"
     );
 }
+
+/// A file system that is full after so many files, whatever their size; unmounted when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(files: u32) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        this.run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size=1g,nr_inodes={files}"),
+                "skysail-test",
+            ],
+        );
+        this
+    }
+
+    fn grow(&self, files: u32) {
+        self.run("mount", &["-o", &format!("remount,nr_inodes={files}")]);
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        let mut command = std::process::Command::new(program);
+        assert!(
+            command
+                .args(args)
+                .arg(self.0.path())
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let umount = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+        if !umount.is_ok_and(|s| s.success()) {
+            eprintln!("{} stays mounted", self.0.path().display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_while_an_image_unpacks_keeps_no_half_and_takes_it_when_there_is_room() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting needs root");
+        return;
+    }
+    let (disk, bytes) = (Small::mount(4), archive().await);
+    let digest = digest(&bytes);
+    let (client, _) = server(200, bytes);
+    let images = Images::open(disk.0.path().to_owned(), client).unwrap();
+    images.fetch("debian", &digest);
+    let state = settled(&images, &digest).await;
+    assert!(
+        matches!(&state, ImageState::Failed { reason, message, .. } if reason == "DiskFull" && message.contains("debian")),
+        "{state:?}"
+    );
+    assert_eq!(left(disk.0.path()), [""; 0], "half an image is left");
+
+    disk.grow(100);
+    images.fetch("debian", &digest);
+    assert_eq!(settled(&images, &digest).await, ImageState::Present);
+}

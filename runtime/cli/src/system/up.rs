@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Flags of `up`.
 #[derive(Debug, clap::Args)]
@@ -39,8 +40,19 @@ pub struct Up {
 ///
 /// # Errors
 /// When a step fails; the system stays as it is, so that it can be looked at or tried again.
-pub async fn run(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
+pub async fn run(args: Up, kubeconfig: PathBuf) -> Result<()> {
     need_root("up")?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Ends between two steps, never within one: a server that was started is always recorded.
+    tokio::select! {
+        done = bring_up(args, kubeconfig) => done,
+        _ = interrupt.recv() => bail!(
+            "interrupted; what was begun stays and goes on: the same `skysail up` waits for it again, `skysail down` removes it"
+        ),
+    }
+}
+
+async fn bring_up(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
     let journal = Journal::start();
     args.site = args.site.absolute()?;
     std::fs::create_dir_all(&args.site.data_dir)
