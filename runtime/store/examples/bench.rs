@@ -126,6 +126,7 @@ async fn main() {
     let options = etcd::Options {
         endpoints: vec![process.endpoint()],
         user: None,
+        tls: None,
     };
     through_the_trait(
         "etcd",

@@ -3,6 +3,7 @@
 pub mod agent;
 mod blocks;
 pub mod down;
+mod etcd;
 mod name;
 mod process;
 pub mod prove;

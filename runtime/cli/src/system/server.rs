@@ -1,6 +1,6 @@
 //! `skysail server`: the API server and, in the same process, the controllers.
 
-use super::{Site, name, need_root};
+use super::{Site, etcd::Etcd, name, need_root};
 use anyhow::{Context as _, Result};
 use skysail_apiserver::{ApiServer, Config, Identity};
 use skysail_store::Store;
@@ -24,9 +24,8 @@ pub struct Server {
     /// URL under which hosts find this server
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
-    /// Store state in this etcd cluster instead of the embedded store (comma-separated endpoints)
-    #[arg(long, value_name = "URLS", value_delimiter = ',')]
-    etcd: Vec<String>,
+    #[command(flatten)]
+    etcd: Etcd,
     /// Controllers to run, by name; `none` for the API alone. All where absent
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     controllers: Vec<String>,
@@ -42,22 +41,7 @@ pub async fn run(args: Server, kubeconfig: Option<PathBuf>) -> Result<()> {
     let kubeconfig = kubeconfig.unwrap_or_else(|| args.site.data_dir.join("admin.kubeconfig"));
     let data = &args.site.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("making {}", data.display()))?;
-    let store: Arc<dyn Store> = if args.etcd.is_empty() {
-        Arc::new(
-            skysail_store::Embedded::open(data.join("store.db"))
-                .with_context(|| format!("opening {}", data.join("store.db").display()))?,
-        )
-    } else {
-        let options = skysail_store::etcd::Options {
-            endpoints: args.etcd.clone(),
-            user: None,
-        };
-        Arc::new(
-            skysail_store::Etcd::connect(options)
-                .await
-                .with_context(|| format!("reaching etcd at {}", args.etcd.join(", ")))?,
-        )
-    };
+    let store = open_store(&args).await?;
     let local = format!("https://{}", args.listen[0]);
     let mut config = Config::new(
         data,
@@ -101,6 +85,18 @@ pub async fn run(args: Server, kubeconfig: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+async fn open_store(args: &Server) -> Result<Arc<dyn Store>> {
+    if args.etcd.is_used() {
+        let store = skysail_store::Etcd::connect(args.etcd.options()?).await;
+        let place = || format!("reaching etcd at {}", args.etcd.urls.join(", "));
+        return Ok(Arc::new(store.with_context(place)?));
+    }
+    let file = args.site.data_dir.join("store.db");
+    let store = skysail_store::Embedded::open(&file);
+    let store = store.with_context(|| format!("opening {}", file.display()))?;
+    Ok(Arc::new(store))
+}
+
 /// The administrator's kubeconfig, written whole or not at all.
 fn write_kubeconfig(path: &Path, api: &ApiServer, server: &str) -> Result<()> {
     use std::io::Write;
@@ -128,9 +124,9 @@ fn start_controllers(
         return Ok(None);
     }
     // With etcd another server may be there: each controller runs where its Lease is held.
-    let name = match args.etcd.is_empty() {
-        true => None,
-        false => Some(name::take(&args.site.data_dir)?),
+    let name = match args.etcd.is_used() {
+        true => Some(name::take(&args.site.data_dir)?),
+        false => None,
     };
     let identity = name.as_ref().map(|n| n.text.clone());
     let site = skysail_clouds::open::Site {

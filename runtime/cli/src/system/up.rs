@@ -1,7 +1,7 @@
 //! `skysail up`: a whole system on this machine, in one command.
 
 use super::watch::{Journal, until_ready};
-use super::{Site, need_root, process, prove};
+use super::{Site, etcd::Etcd, need_root, process, prove};
 use anyhow::{Context, Result, bail};
 use skysail_clouds::sandbox;
 use std::net::{IpAddr, SocketAddr};
@@ -25,9 +25,8 @@ pub struct Up {
     /// TCP port of the API server
     #[arg(long, default_value_t = 6443)]
     port: u16,
-    /// Store state in this etcd cluster instead of the embedded store (comma-separated endpoints)
-    #[arg(long, value_name = "URLS", value_delimiter = ',')]
-    etcd: Vec<String>,
+    #[command(flatten)]
+    etcd: Etcd,
     /// When all runs, show that tenants are connected inside and isolated outside
     #[arg(long)]
     prove: bool,
@@ -122,9 +121,7 @@ async fn start_server(
             "https://{}",
             SocketAddr::new(advertised, args.port)
         ));
-        if !args.etcd.is_empty() {
-            command.arg("--etcd").arg(args.etcd.join(","));
-        }
+        command.args(args.etcd.flags());
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, GetOptions, GetResponse, KeyValue, KvClient, Txn,
-    TxnOp, TxnOpResponse,
+    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, GetResponse, Identity,
+    KeyValue, KvClient, TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
 use futures::stream::{BoxStream, StreamExt};
 
@@ -33,10 +33,28 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How to reach etcd.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// `http://host:port` of each member.
+    /// `http://host:port` or `https://host:port` of each member.
     pub endpoints: Vec<String>,
     /// User and password, where etcd's own authentication is on.
     pub user: Option<(String, String)>,
+    /// For `https://` endpoints.
+    pub tls: Option<Tls>,
+}
+
+/// Certificates, all PEM.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// Of the authority that signed etcd's.
+    pub ca: Vec<u8>,
+    /// Certificate and key to show, where etcd asks for them.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
 }
 
 /// The store in etcd.
@@ -143,6 +161,14 @@ async fn connect(options: &Options) -> Result<Client, Error> {
         .with_require_leader(true);
     if let Some((user, password)) = &options.user {
         settings = settings.with_user(user, password);
+    }
+    if let Some(tls) = &options.tls {
+        let mut certificates =
+            TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca.clone()));
+        if let Some((certificate, key)) = &tls.identity {
+            certificates = certificates.identity(Identity::from_pem(certificate, key));
+        }
+        settings = settings.with_tls(certificates);
     }
     Client::connect(&options.endpoints, Some(settings))
         .await

@@ -45,6 +45,7 @@ pub async fn connect(process: &EtcdProcess) -> Etcd {
     let options = etcd::Options {
         endpoints: vec![process.endpoint()],
         user: None,
+        tls: None,
     };
     Etcd::connect(options).await.expect("etcd answers")
 }
