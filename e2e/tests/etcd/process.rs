@@ -83,7 +83,9 @@ fn spawn(folder: &Path, client: u16, peer: u16) -> Result<Killed> {
         format!("http://127.0.0.1:{client}"),
         format!("http://127.0.0.1:{peer}"),
     );
-    let mut command = Command::new("etcd");
+    // setpriv becomes etcd, which then ends with this process, however that ends.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "etcd"]);
     command.arg("--data-dir").arg(folder.join("data"));
     for (flag, value) in [
         ("--listen-client-urls", &client),

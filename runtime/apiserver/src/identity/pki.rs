@@ -102,6 +102,10 @@ impl Pki {
             .mode(0o700)
             .create(&dir)
             .map_err(file(&dir))?;
+        // Of several servers that start at once over one directory, one makes it.
+        let lock_path = dir.join("lock");
+        let lock = std::fs::File::create(&lock_path).map_err(file(&lock_path))?;
+        lock.lock().map_err(file(&lock_path))?;
         let (key_path, ca_path) = (dir.join("ca.key"), dir.join("ca.crt"));
         let failed = |source| PkiError::Certificate {
             path: dir.clone(),
@@ -188,6 +192,18 @@ impl Pki {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn servers_that_start_at_once_agree_on_one_authority() {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let open = || Pki::open(dir.path()).expect("opened").ca().to_owned();
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            let ca = threads.into_iter().map(|t| t.join().expect("no panic"));
+            ca.collect()
+        });
+        assert!(all.iter().all(|ca| *ca == all[0]));
+    }
 
     #[test]
     fn the_authority_is_made_once_and_kept_from_others() {
