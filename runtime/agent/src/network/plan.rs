@@ -89,9 +89,10 @@ impl Limit {
     }
 }
 
-/// How long a container that was quiet may send at full speed: enough for TCP to keep its window over the
-/// losses by which a meter speaks, little enough that the average stays near the limit.
-const BURST_MS: u64 = 50;
+/// How long a container that was quiet may send at full speed. A meter speaks to TCP by losses alone: with a
+/// burst of 50 ms TCP only came to a third of the limit, with 200 ms to nine tenths, and the average over some
+/// seconds still stays at the limit.
+const BURST_MS: u64 = 300;
 /// A burst of fewer bits than a device hands over at once (64 KiB where the kernel joins segments) would stop it.
 const LEAST_BURST: u64 = 600_000;
 

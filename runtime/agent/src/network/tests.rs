@@ -198,7 +198,7 @@ fn a_limit_has_a_meter_for_each_direction_that_is_changed_in_place_and_goes_with
     let wanted = program(&view);
     let meter = Meter {
         rate: 100_000,
-        burst: 5_000,
+        burst: 30_000,
     };
     assert_eq!(wanted.meters, Meters::from([(10, meter), (11, meter)]));
     let made = change(&wanted, &[], &Meters::new());

@@ -7,6 +7,7 @@ mod resolver;
 mod role;
 
 use lab::{INTERNET, Lab, Tenant, wait_for};
+use skysail_schemas::quantity::Bandwidth;
 
 const ACME: Tenant = Tenant {
     vni: 7,
@@ -387,6 +388,56 @@ fn other_names_are_asked_of_the_world_only_where_egress_is_on_and_tenants_names_
         !asked.is_empty() && asked.iter().all(|n| n == "example.org."),
         "{asked:?}"
     );
+}
+
+/// Megabit per second that TCP brings from `slow` to `fast`, or the other way.
+fn rate(lab: &Lab, reverse: bool) -> f64 {
+    let way = if reverse { "-R" } else { "" };
+    let run = format!("iperf3 -J -c 10.0.0.3 -t 4 --connect-timeout 3000 {way}");
+    let report: serde_json::Value =
+        serde_json::from_str(&lab.a1.inside("slow", &run).unwrap()).unwrap();
+    let received = &report["end"]["sum_received"]["bits_per_second"];
+    received.as_f64().unwrap() / 1e6
+}
+
+#[test]
+fn a_containers_bandwidth_is_limited_in_both_directions() {
+    let mut lab = Lab::new();
+    let limit = |megabit: u64| Some(Bandwidth(megabit * 1_000_000));
+    let slow = lab.container("slow", &ACME, "10.0.0.2", "a1");
+    lab.container("fast", &ACME, "10.0.0.3", "a2");
+    lab.a1.wait_ping("slow", "10.0.0.3");
+    lab.a2.sh("ip netns exec fast iperf3 -s -D");
+    let meters = |lab: &Lab| {
+        let text = lab
+            .a1
+            .sh("ovs-ofctl -O OpenFlow14 dump-meters br-int | grep -o \"rate=.*\" || true");
+        text.lines().count()
+    };
+    for megabit in [20, 40] {
+        assert_eq!(lab.a1.try_attach("slow", &slow, limit(megabit)), "done");
+        for reverse in [false, true] {
+            let of_limit = || rate(&lab, reverse) / megabit as f64;
+            // A busy machine may slow traffic down at times, but nothing may ever make it faster than its limit.
+            let (share, _) = wait_for("traffic near its limit", || {
+                let share = of_limit();
+                println!("{megabit} Mbit/s, receiving {reverse}: {share:.2} of it");
+                assert!(share < 1.15, "{share:.2} of the limit");
+                (share > 0.7).then_some(share)
+            });
+            assert!(share > 0.7);
+        }
+    }
+    assert_eq!(meters(&lab), 2);
+    lab.a1.sh("ovs-ofctl -O OpenFlow14 del-meters br-int");
+    let (_, took) = wait_for("the meters to be back", || {
+        (meters(&lab) == 2).then_some(())
+    });
+    println!("meters deleted: repaired after {took:?}");
+    lab.a1.wait_ping("slow", "10.0.0.3");
+    assert!(rate(&lab, false) < 46.0, "limited again");
+    lab.a1.detach(&slow);
+    assert_eq!(meters(&lab), 0, "left behind");
 }
 
 #[test]
