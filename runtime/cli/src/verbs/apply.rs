@@ -200,28 +200,53 @@ async fn new_namespaces<'a>(client: &kube::Client, plan: &'a [Target]) -> Result
     Ok(new)
 }
 
-/// Applies all that was checked.
+/// Objects of one kind that are applied at once: they do not build on one another, and the server makes writes
+/// that come together durable together.
+const AT_ONCE: usize = 16;
+
+/// Applies all that was checked, kind after kind in the order of `plan`.
 async fn make(
     client: &kube::Client,
     plan: &[Target],
     tried: &[Done],
     tell: impl Fn(&Target, &Done),
 ) -> Result<()> {
-    for (before, (target, expected)) in plan.iter().zip(tried).enumerate() {
-        let done = match expected {
-            // It was not there a moment ago: no need to ask again.
-            Done::Created => create_or_apply(client, target).await,
-            _ => applied(client, target, false).await.map(|(done, _)| done),
-        };
-        let done = done.map_err(|e| {
-            let all = plan.len();
-            e.context(format!(
-                "{before} of {all} objects were applied; mend this and apply again"
-            ))
-        })?;
-        tell(target, &done);
+    let all: Vec<(&Target, &Done)> = plan.iter().zip(tried).collect();
+    let mut made = 0;
+    for alike in all.chunk_by(|(a, _), (b, _)| a.document.kind() == b.document.kind()) {
+        let work: Vec<_> = alike
+            .iter()
+            .map(|(target, expected)| make_one(client, target, expected))
+            .collect();
+        let mut results = stream::iter(work)
+            .buffered(AT_ONCE)
+            .zip(stream::iter(alike));
+        let mut failed = None;
+        while let Some((result, (target, _))) = results.next().await {
+            match result {
+                Ok(done) => {
+                    made += 1;
+                    tell(target, &done);
+                }
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        if let Some(e) = failed {
+            return Err(e.context(format!(
+                "{made} of {} objects were applied; mend this and apply again",
+                all.len()
+            )));
+        }
     }
     Ok(())
+}
+
+async fn make_one(client: &kube::Client, target: &Target, expected: &Done) -> Result<Done> {
+    match expected {
+        // It was not there a moment ago: no need to ask again.
+        Done::Created => create_or_apply(client, target).await,
+        _ => applied(client, target, false).await.map(|(done, _)| done),
+    }
 }
 
 async fn create_or_apply(client: &kube::Client, target: &Target) -> Result<Done> {
