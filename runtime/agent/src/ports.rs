@@ -25,6 +25,11 @@ pub trait PortPlane: Send + Sync + 'static {
     /// Takes the ports off the switch and deletes their interfaces. Fine if they are absent.
     async fn detach(&self, ports: &[PortSpec]) -> Result<(), PortError>;
 
+    /// Whether the switch can keep a bandwidth limit.
+    fn limits_bandwidth(&self) -> bool {
+        true
+    }
+
     /// Open vSwitch datapath in use: `system` or `netdev`; none while it is not known.
     fn datapath(&self) -> Option<String> {
         None

@@ -48,6 +48,8 @@ pub struct Seen {
     pub root: bool,
     /// Whether this agent process gave its ports to the switch; an earlier one's word is not relied on.
     pub connected: bool,
+    /// Whether the switch can keep a bandwidth limit.
+    pub limits_bandwidth: bool,
     /// Whether anything of it is left here.
     pub anything: bool,
 }

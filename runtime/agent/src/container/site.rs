@@ -207,6 +207,7 @@ impl Site {
             namespaces: netns && (userns || !private),
             root,
             connected,
+            limits_bandwidth: self.plane.limits_bandwidth(),
             anything,
         })
     }

@@ -48,12 +48,28 @@ pub fn status(
     };
     status.observed_generation = container.metadata.generation;
     let generation = container.metadata.generation;
-    merge(&mut status.conditions, &[fact], generation, now);
+    let mut facts = vec![fact];
+    facts.extend(bandwidth(desired, record, seen));
+    merge(&mut status.conditions, &facts, generation, now);
     let ready = ready(&status.conditions, &PARTS);
     merge(&mut status.conditions, &[ready], generation, now);
     let mut outcome = Outcome::new(status, report.steps.next(next(plan, foreign, now)));
     outcome.notes = notes(plan, report);
     outcome
+}
+
+/// Whether its bandwidth limit is kept; none where it has none, or nothing to limit yet.
+fn bandwidth(desired: &Desired, record: &Record, seen: &Seen) -> Option<Fact> {
+    const CONDITION: &str = "BandwidthLimited";
+    let limit = desired.allocation.bandwidth?;
+    if !seen.limits_bandwidth {
+        let message = format!(
+            "{limit} is not kept: this host's Open vSwitch datapath has no meters; use another host, or a newer kernel here"
+        );
+        return Some(Fact::no(CONDITION, "NotSupported", message));
+    }
+    let kept = !record.attached.is_empty() && record.bandwidth == Some(limit);
+    kept.then(|| Fact::yes(CONDITION, "Enforced", format!("{limit} in each direction")))
 }
 
 fn next(plan: &Plan, foreign: bool, now: Timestamp) -> Next {

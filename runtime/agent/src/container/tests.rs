@@ -58,6 +58,7 @@ fn nothing() -> Seen {
         namespaces: false,
         root: false,
         connected: false,
+        limits_bandwidth: true,
         anything: false,
     }
 }
@@ -404,4 +405,32 @@ fn a_container_that_left_stops_at_once_and_its_layer_goes_later() {
         Plan::default()
     );
     assert_eq!(leave(&seen, T0 + KEPT).steps, [Step::Forget]);
+}
+
+#[test]
+fn a_bandwidth_limit_is_told_as_kept_or_as_not_supported() {
+    let mut wanted = desired();
+    wanted.allocation.bandwidth = Some(skysail_schemas::quantity::Bandwidth(20_000_000));
+    let fact = |seen: &Seen| {
+        let told = super::status::status(
+            &skysail_schemas::Container::new("web", wanted.spec.clone()),
+            &wanted,
+            seen,
+            None,
+            &Plan::default(),
+            &super::apply::Report::default(),
+            T0,
+        );
+        let all = told.status.conditions.into_iter();
+        all.filter(|c| c.type_ == "BandwidthLimited")
+            .map(|c| (c.status, c.reason))
+            .next()
+    };
+    let mut seen = nothing();
+    assert_eq!(fact(&seen), None, "nothing is attached yet");
+    seen.record.attached = wanted.ports.clone();
+    seen.record.bandwidth = wanted.allocation.bandwidth;
+    assert_eq!(fact(&seen), Some(("True".into(), "Enforced".into())));
+    seen.limits_bandwidth = false;
+    assert_eq!(fact(&seen), Some(("False".into(), "NotSupported".into())));
 }

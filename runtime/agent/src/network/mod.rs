@@ -60,6 +60,7 @@ pub struct Settings {
 pub struct NetworkPlane {
     requests: mpsc::Sender<Request>,
     datapath: Datapath,
+    limits: bool,
 }
 
 impl NetworkPlane {
@@ -70,9 +71,14 @@ impl NetworkPlane {
     pub async fn start(settings: Settings, client: kube::Client) -> Result<Self> {
         let datapath = Datapath::detect().await;
         let plane = Plane::prepare(settings, client, datapath).await?;
+        let limits = plane.can_limit();
         let (requests, received) = mpsc::channel(64);
         tokio::spawn(plane.run(received));
-        Ok(Self { requests, datapath })
+        Ok(Self {
+            requests,
+            datapath,
+            limits,
+        })
     }
 
     /// Gives a container its interfaces in the network namespace mounted at `netns`, which together carry at
@@ -138,6 +144,10 @@ impl PortPlane for NetworkPlane {
         NetworkPlane::detach(self, ports)
             .await
             .map_err(|e| PortError(e.to_string()))
+    }
+
+    fn limits_bandwidth(&self) -> bool {
+        self.limits
     }
 
     fn datapath(&self) -> Option<String> {

@@ -122,6 +122,11 @@ impl Plane {
         })
     }
 
+    /// Whether a container's bandwidth can be limited.
+    pub fn can_limit(&self) -> bool {
+        self.meters > 0
+    }
+
     /// Runs until nobody can ask any more. Containers keep their network.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut audit = tokio::time::interval(AUDIT);
