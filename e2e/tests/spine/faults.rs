@@ -23,6 +23,8 @@ pub const CASES: &[Case] = &[
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// What the load consists of.
+const KINDS: &str = "instancetypes,containersets,networks";
 const HEAD: &str = "---\napiVersion: skysail.dev/v1alpha1\n";
 
 /// What writers were told is written.
@@ -154,13 +156,24 @@ fn under_load(cluster: &Cluster) -> Result<()> {
     );
     ensure!(after == before, "before: {before:?}, after: {after:?}");
     pinging.unbroken()?;
-    let kinds = "instancetypes,containersets,networks";
-    cluster
-        .kubectl(&["delete", kinds, "-n", "acme", "-l", "load"])?
-        .ok()?;
+    clear(cluster)?;
     cluster.kubectl(&["delete", "configmap", "load"])?.ok()?;
     let made = ["delete", "container", "-n", "acme", "made"];
     cluster.kubectl(&made)?.ok().map(drop)
+}
+
+/// Deletes the load. kubectl would ask five times a second at most whether one more is gone.
+fn clear(cluster: &Cluster) -> Result<()> {
+    let load = [KINDS, "-n", "acme", "-l", "load"];
+    let delete = [&["delete", "--wait=false"], &load[..]].concat();
+    cluster.kubectl(&delete)?.ok()?;
+    until("the load to be gone", LIMIT, || {
+        let get = [&["get", "-o", "name"], &load[..]].concat();
+        let left = cluster.kubectl(&get)?.ok()?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// Kills the server in the middle of the writes; how long until it answers again. A
@@ -189,9 +202,8 @@ fn no_write_lost(cluster: &Cluster, told: &Acknowledged) -> Result<()> {
         once.len() == created.len(),
         "acknowledged and created again: {created:?}"
     );
-    let kinds = "instancetypes,containersets,networks";
     let there = cluster
-        .kubectl(&["get", kinds, "-n", "acme", "-l", "load", "-o", "name"])?
+        .kubectl(&["get", KINDS, "-n", "acme", "-l", "load", "-o", "name"])?
         .ok()?;
     let there: BTreeSet<_> = there.lines().map(str::to_owned).collect();
     let lost: Vec<_> = once.into_iter().filter(|c| !there.contains(*c)).collect();
