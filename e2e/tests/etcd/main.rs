@@ -123,7 +123,7 @@ fn etcd_killed(system: &mut System) -> Result<()> {
     })?;
     let pinging = Pinging::start(cluster, "acme", "db", "web-0")?;
     etcd.kill();
-    let write = ["create", "configmap", "away", "--request-timeout=20s"];
+    let write = ["create", "configmap", "away", "--request-timeout=3s"];
     let refused = cluster.kubectl(&write)?;
     ensure!(
         refused.code != Some(0),
