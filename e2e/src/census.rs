@@ -3,7 +3,7 @@
 use crate::Cluster;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A container that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub struct Running {
 }
 
 /// Every container by `namespace/name`, after a look at all hosts: each container that
-/// the API knows runs once, where the API says and as it says, and no other runs.
+/// the API knows runs once, where the API says and as it says, and no other runs. Those
+/// that are being deleted are left out: they take their time to shut down.
 ///
 /// # Errors
 /// When that is not so (yet).
@@ -25,11 +26,15 @@ pub fn take(cluster: &Cluster) -> Result<BTreeMap<String, Running>> {
         let list: Value = serde_json::from_str(&text)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     };
-    let mut said = BTreeMap::new();
+    let (mut said, mut leaving) = (BTreeMap::new(), BTreeSet::new());
     for object in list("containers")? {
         let (meta, status) = (&object["metadata"], &object["status"]);
         let name = |field: &str| meta[field].as_str().unwrap_or_default();
         let id = format!("{}/{}", name("namespace"), name("name"));
+        if !meta["deletionTimestamp"].is_null() {
+            leaving.insert(id);
+            continue;
+        }
         let host = status["host"]
             .as_str()
             .with_context(|| format!("{id} has no host"))?;
@@ -39,10 +44,13 @@ pub fn take(cluster: &Cluster) -> Result<BTreeMap<String, Running>> {
         let host = host.to_owned();
         said.insert(id, Running { host, pid });
     }
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Running> = BTreeMap::new();
     for object in list("hosts")? {
         let host = object["metadata"]["name"].as_str().unwrap_or_default();
         for (id, pid) in here(cluster, host)? {
+            if leaving.contains(&id) {
+                continue;
+            }
             let host = host.to_owned();
             let twice = found.insert(id.clone(), Running { host, pid });
             ensure!(
