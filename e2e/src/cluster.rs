@@ -198,14 +198,19 @@ impl Cluster {
         self.kubectl(&["apply", "-f", &path])
     }
 
+    /// `skysail` as a client of this system, to be started as the caller likes.
+    pub fn client(&self) -> Command {
+        let mut command = Command::new(&self.skysail);
+        command.env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
     /// Runs a client verb of `skysail`.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn skysail(&self, args: &[&str]) -> Result<Output> {
-        run(Command::new(&self.skysail)
-            .env("KUBECONFIG", self.kubeconfig())
-            .args(args))
+        run(self.client().args(args))
     }
 
     /// One object as JSON.

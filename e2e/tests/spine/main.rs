@@ -2,6 +2,7 @@
 //! do to it or break on it. The cases share the system and run in order; each leaves
 //! it as it found it.
 
+mod containers;
 mod drift;
 mod faults;
 mod isolation;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let cases: Vec<Case> = [
         isolation::CASES,
         refusals::CASES,
+        containers::CASES,
         drift::CASES,
         faults::CASES,
     ]
