@@ -3,8 +3,11 @@
 //! An archive streams from the API server through the digest into `tar`; nothing is
 //! used before the digest is right, and a directory gets its name only when it is
 //! complete. So a copy that exists is a good copy, and a killed agent leaves only
-//! `new-*` directories, which the next start removes.
+//! `new-*` directories, which the next start removes. Images that no container here
+//! has give way in time ([`evict`]).
 
+pub mod evict;
+mod tidy;
 pub mod unpack;
 
 use crate::container::plan::ImageState;
@@ -85,7 +88,7 @@ impl Images {
         self.directory(digest).join("rootfs")
     }
 
-    /// Counts fetches that ended, well or not.
+    /// Counts fetches that ended, well or not, and removals.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -200,3 +200,40 @@ async fn a_disk_that_fills_while_an_image_unpacks_keeps_no_half_and_takes_it_whe
     images.fetch("debian", &digest);
     assert_eq!(settled(&images, &digest).await, ImageState::Present);
 }
+
+#[tokio::test]
+async fn images_that_are_gone_from_the_api_and_in_no_use_are_removed() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["used", "listed", "gone"] {
+        std::fs::create_dir_all(root.path().join(format!("sha256-{name}/rootfs/etc"))).unwrap();
+    }
+    let list = serde_json::json!({
+        "apiVersion": "skysail.dev/v1alpha1", "kind": "ImageList", "metadata": {},
+        "items": [{
+            "apiVersion": "skysail.dev/v1alpha1", "kind": "Image", "metadata": { "name": "a" },
+            "spec": {}, "status": { "digest": "sha256:listed" },
+        }],
+    });
+    let (client, _) = server(200, list.to_string().into_bytes());
+    let images = Images::open(root.path().join("."), client).unwrap();
+    let used = || std::collections::BTreeSet::from(["sha256:used".to_owned()]);
+    images.tidy(&used, Timestamp::now()).await;
+    assert_eq!(left(root.path()).len(), 3, "they were just made");
+    let later = Timestamp::now() + evict::RESTED + evict::RESTED;
+    let aged = std::time::SystemTime::UNIX_EPOCH;
+    for name in ["used", "listed", "gone"] {
+        let directory = std::fs::File::open(root.path().join(format!("sha256-{name}"))).unwrap();
+        directory.set_modified(aged).unwrap();
+    }
+    images.tidy(&used, later).await;
+    let mut names = left(root.path());
+    names.sort();
+    let total_is_short = evict::Space::of(
+        crate::usage::machine::disk(root.path()).0,
+        crate::usage::machine::disk(root.path()).1,
+    ) == evict::Space::Short;
+    if !total_is_short {
+        assert_eq!(names, ["sha256-listed", "sha256-used"]);
+    }
+    assert!(names.contains(&"sha256-used".to_owned()));
+}
