@@ -211,7 +211,7 @@ pub struct ContainerStatus {
     /// What it uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<ContainerUsage>,
-    /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them.
+    /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them; `DiskLimited` beside them.
     pub conditions: Vec<Condition>,
 }
 
@@ -297,6 +297,9 @@ pub struct ContainerUsage {
     pub memory: Bytes,
     /// Processes and threads.
     pub pids: u32,
+    /// Disk of the private layer in use; absent where its disk has no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
 }
 
 impl Validate for ContainerSpec {

@@ -145,7 +145,7 @@ pub struct HostStatus {
     /// What is used right now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<HostUsage>,
-    /// Containers here.
+    /// Containers that run here.
     pub containers: u32,
     /// Open vSwitch datapath: `system` (kernel) or `netdev` (userspace).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ pub struct HostStatus {
     /// When usage was last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<Time>,
-    /// `Provisioned`, `Reachable`, `Bootstrapped`, `AgentAlive`, and `Ready` derived from them.
+    /// `Provisioned`, `Reachable`, `Bootstrapped`, `AgentAlive`, and `Ready` derived from them; `DiskLimits` beside them.
     pub conditions: Vec<Condition>,
 }
 

@@ -34,7 +34,7 @@ pub struct InstanceTypeSpec {
     pub cpu: Cpu,
     /// Memory; enforced as a ceiling.
     pub memory: Bytes,
-    /// Disk of the private layer; counted by placement.
+    /// Disk of the private layer; enforced as a ceiling (see the condition `DiskLimited` of a Container).
     #[serde(default = "default_disk")]
     pub disk: Bytes,
     /// Bandwidth of its network ports.

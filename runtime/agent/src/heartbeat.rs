@@ -12,7 +12,7 @@ use skysail_reconcile::{
     CancellationToken, Error, Made, create_if_absent, get, patch_meta, write_status,
 };
 use skysail_schemas::host::{Host, HostStatus, HostUsage};
-use skysail_schemas::{SYSTEM_NAMESPACE, identity};
+use skysail_schemas::{SYSTEM_NAMESPACE, condition, identity};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const RENEW: Duration = Duration::from_secs(4);
 const LEASE_SECONDS: i32 = 20;
 /// How often use is measured.
 const MEASURE: Duration = Duration::from_secs(10);
+/// Changes that come within this time of each other are reported together.
+const TOGETHER: Duration = Duration::from_millis(500);
 /// The longest time without a report.
 const REPORT: SignedDuration = SignedDuration::from_secs(60);
 /// Field manager of its writes.
@@ -106,7 +108,7 @@ impl Heartbeat {
     /// Reports what the host has and uses until `shutdown`.
     pub async fn report(&self, shutdown: CancellationToken) {
         let mut meter = Meter::new(self.site.version);
-        let mut images = self.site.images.changed();
+        let (mut images, mut running) = (self.site.images.changed(), self.site.running());
         let mut ticks = tokio::time::interval(MEASURE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -114,7 +116,9 @@ impl Heartbeat {
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
                 _ = images.changed() => {}
+                _ = running.changed() => tokio::time::sleep(TOGETHER).await,
             }
+            running.mark_unchanged();
             let usage = meter.read(&self.data_dir);
             if let Err(error) = self.tell(usage).await {
                 tracing::debug!(%error, "the host could not be reported");
@@ -128,17 +132,21 @@ impl Heartbeat {
         };
         let old = host.status.clone().unwrap_or_default();
         let capacity = machine::capacity(self.site.version, &self.data_dir);
-        let seen = HostStatus {
+        let mut seen = HostStatus {
             capacity: Some(capacity),
             allocatable: Some(machine::allocatable(capacity)),
             usage: Some(usage),
+            containers: *self.site.running().borrow(),
             datapath: self.site.plane.datapath().or_else(|| old.datapath.clone()),
             kernel: machine::kernel(),
             agent_version: Some(VERSION.to_owned()),
             images: self.site.images.present(),
             ..old.clone()
         };
-        match told(&old, seen, Timestamp::now()) {
+        let now = Timestamp::now();
+        let facts = [self.site.layers.fact()];
+        condition::merge(&mut seen.conditions, &facts, host.metadata.generation, now);
+        match told(&old, seen, now) {
             Some(new) => write_status(&self.client, NAME, &host, &new)
                 .await
                 .map(drop),

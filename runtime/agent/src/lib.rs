@@ -21,6 +21,7 @@ pub mod sessions;
 pub mod usage;
 
 use container::keeper::Keeper;
+use container::layer::Layers;
 use container::paths::Paths;
 use container::site::Site;
 use container::{Containers, record::Id};
@@ -145,7 +146,9 @@ pub async fn serve(
     let images = Images::open(data_dir.join("images"), client.clone()).map_err(unusable)?;
     std::fs::create_dir_all(data_dir.join("containers")).map_err(unusable)?;
     let (alarms, alarmed) = tokio::sync::mpsc::unbounded_channel::<Id>();
-    let site = Arc::new(Site::open(Paths::new(&data_dir), images, plane, alarms));
+    let paths = Paths::new(&data_dir);
+    let layers = Layers::open(paths.clone()).await.map_err(unusable)?;
+    let site = Arc::new(Site::open(paths, images, layers, plane, alarms));
 
     let mine = watcher::Config::default().fields(&format!("status.host={host}"));
     let containers: Arc<Cache<Container>> = Cache::start(&client, mine, shutdown.clone());
@@ -177,7 +180,8 @@ pub async fn serve(
         Paths::new(&data_dir),
         shutdown.clone(),
     );
-    let heartbeat = Heartbeat::new(host, client, site, data_dir);
+    let heartbeat = Heartbeat::new(host, client, site.clone(), data_dir);
+    let used = || site.images_on_record();
 
     tracing::info!(version = VERSION, "agent runs");
     tokio::join!(
@@ -185,6 +189,7 @@ pub async fn serve(
         keeper.run(alarmed, shutdown.clone()),
         heartbeat.renew(shutdown.clone()),
         heartbeat.report(shutdown.clone()),
+        site.images.keep_tidy(used, shutdown.clone()),
         sessions,
     );
     Ok(())

@@ -1,5 +1,6 @@
 //! Does what a plan says. Teardown goes on past a failure; a start needs all before it.
 
+use super::layer::Layer;
 use super::plan::{GRACE, Plan, Step};
 use super::record::{Desired, Id, Record};
 use super::site::{Site, disk_error};
@@ -199,12 +200,14 @@ impl Work<'_> {
         };
         let mounts = async {
             let mut done = Steps::default();
-            if root {
-                done.run("Root", this.root()).await;
-            }
-            done
+            let layer = match root {
+                true => done.run("Root", this.root()).await,
+                false => None,
+            };
+            (done, layer)
         };
-        let (network, mounts) = tokio::join!(network, mounts);
+        let (network, (mounts, layer)) = tokio::join!(network, mounts);
+        self.record.layer = layer.or(self.record.layer.take());
         if ports && network.first_failure().is_none() {
             self.site.connect(self.id, true);
             self.record.attached = self.desired.ports.clone();
@@ -238,15 +241,22 @@ impl Work<'_> {
         mount::keep_namespace(&own.join("ns/net"), &self.site.paths.netns(self.id))
     }
 
-    async fn root(&self) -> Result<(), Error> {
+    async fn root(&self) -> Result<Layer, Error> {
+        let (site, id) = (self.site, self.id);
+        let layer = site.layers.ensure(id, self.desired.allocation.disk).await?;
+        let wrong = |e: std::io::Error| disk_error(id, "its root could not be mounted", &e);
+        let private = if mount::is_mounted(&site.paths.private(id)).map_err(wrong)? {
+            None
+        } else {
+            Some(site.layers.mount(id, &layer).await?)
+        };
         let digest = self
             .desired
             .image
             .as_ref()
             .map(|i| i.digest.clone())
             .unwrap_or_default();
-        let (image, paths) = (self.site.images.rootfs(&digest), &self.site.paths);
-        let (layer, mounts) = (paths.layer(self.id), paths.mounts(self.id));
+        let (image, mounts) = (site.images.rootfs(&digest), site.paths.mounts(id));
         let held = match self.record.ids {
             Some(ids) => Some((
                 Held::unshare(&["--user"])
@@ -258,21 +268,31 @@ impl Work<'_> {
         };
         let mounted = (|| {
             let Some((held, ids)) = &held else {
-                return mount::root(&image, &layer, &mounts, None);
+                return mount::root(&image, private.as_ref(), &mounts, None);
             };
             let own = format!("/proc/{}", held.pid());
             map_ids(Path::new(&own), &ids.mount_map())?;
-            mount::root(
-                &image,
-                &layer,
-                &mounts,
-                Some(&File::open(format!("{own}/ns/user"))?),
-            )
+            let ids = File::open(format!("{own}/ns/user"))?;
+            mount::root(&image, private.as_ref(), &mounts, Some(&ids))
         })();
         if let Some((held, _)) = held {
             held.end().await;
         }
-        mounted.map_err(|e| disk_error(self.id, "its root could not be mounted", &e))
+        mounted.map(|()| layer).map_err(wrong)
+    }
+
+    /// A failure to write into the container's root: of its own disk, where it has one.
+    fn inside(&self, e: &std::io::Error) -> Error {
+        match (&self.record.layer, e.kind()) {
+            (Some(Layer::Image { .. }), std::io::ErrorKind::StorageFull) => Error::Refused {
+                reason: "OwnDiskFull".into(),
+                message: format!(
+                    "container {}: its own disk of {} is full, so it cannot be told its name and addresses: {e}",
+                    self.id, self.desired.allocation.disk
+                ),
+            },
+            _ => disk_error(self.id, "its files could not be written", e),
+        }
     }
 
     async fn start(&mut self, again: bool) -> Result<(), Wrapped> {
@@ -296,7 +316,7 @@ impl Work<'_> {
             site.version,
         );
         files::write(&rootfs, &files::files(id, self.desired, systemd), owner)
-            .map_err(|e| disk_error(id, "its files could not be written", &e))?;
+            .map_err(|e| self.inside(&e))?;
         std::fs::write(site.paths.config(id), config)
             .map_err(|e| disk_error(id, "its configuration could not be written", &e))?;
         self.record.launched = true;

@@ -16,6 +16,7 @@ pub mod config;
 pub mod files;
 pub mod idmap;
 pub mod keeper;
+pub mod layer;
 pub mod lxc;
 pub mod mount;
 pub mod paths;

@@ -24,21 +24,25 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(path.parent().map(device).transpose()?.flatten() != Some(here))
 }
 
-/// Shows the tree at `source` also at `target`, which must exist, with the ids that the user namespace `ids` maps.
-pub fn bind(
-    source: &Path,
+/// The tree at `source` as a mount that is attached nowhere yet.
+pub fn clone(source: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::mount::open_tree(
+        CWD,
+        source,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?)
+}
+
+/// Attaches `tree` at `target`, which must exist, with the ids that the user namespace `ids` maps.
+fn attach(
+    tree: &OwnedFd,
     target: &Path,
     ids: Option<BorrowedFd<'_>>,
     read_only: bool,
 ) -> io::Result<()> {
-    let tree = rustix::mount::open_tree(
-        CWD,
-        source,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )?;
-    set_attributes(&tree, ids, read_only)?;
+    set_attributes(tree, ids, read_only)?;
     rustix::mount::move_mount(
-        &tree,
+        tree,
         "",
         CWD,
         target,
@@ -86,28 +90,28 @@ fn set_attributes(tree: &OwnedFd, ids: Option<BorrowedFd<'_>>, read_only: bool) 
     }
 }
 
-/// Mounts at `mounts/rootfs` the overlay of `image` and `layer`, each shown with the ids that `ids` maps.
-pub fn root(image: &Path, layer: &Path, mounts: &Path, ids: Option<&File>) -> io::Result<()> {
+/// Mounts at `mounts/rootfs` the overlay of `image` and `layer`, each shown with the ids that `ids` maps. `layer` is
+/// a mount that is attached nowhere; none where it is at `mounts/layer` already.
+pub fn root(
+    image: &Path,
+    layer: Option<&OwnedFd>,
+    mounts: &Path,
+    ids: Option<&File>,
+) -> io::Result<()> {
     let (lower, private, merged) = (
         mounts.join("image"),
         mounts.join("layer"),
         mounts.join("rootfs"),
     );
-    for dir in [
-        &lower,
-        &private,
-        &merged,
-        &layer.join("upper"),
-        &layer.join("work"),
-    ] {
+    for dir in [&lower, &private, &merged] {
         std::fs::create_dir_all(dir)?;
     }
     let ids = ids.map(AsFd::as_fd);
     if !is_mounted(&lower)? {
-        bind(image, &lower, ids, true)?;
+        attach(&clone(image)?, &lower, ids, true)?;
     }
-    if !is_mounted(&private)? {
-        bind(layer, &private, ids, false)?;
+    if let Some(layer) = layer {
+        attach(layer, &private, ids, false)?;
     }
     if is_mounted(&merged)? {
         return Ok(());

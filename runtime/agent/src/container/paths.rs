@@ -26,9 +26,17 @@ impl Paths {
     pub fn container(&self, id: &Id) -> PathBuf {
         self.containers().join(id.to_string())
     }
-    /// Its private layer: `upper` and `work`.
+    /// Its private layer, where that is a directory: `upper` and `work`.
     pub fn layer(&self, id: &Id) -> PathBuf {
         self.container(id).join("layer")
+    }
+    /// Its private layer, where that is a file system of its own.
+    pub fn image(&self, id: &Id) -> PathBuf {
+        self.container(id).join("layer.img")
+    }
+    /// Empty file systems, by size.
+    pub fn templates(&self) -> PathBuf {
+        self.data.join("layers")
     }
     /// Its LXC configuration.
     pub fn config(&self, id: &Id) -> PathBuf {
@@ -45,6 +53,10 @@ impl Paths {
     /// Mount points of a container: `image`, `layer` (both with its ids) and `rootfs` (the overlay of them).
     pub fn mounts(&self, id: &Id) -> PathBuf {
         Path::new(RUN).join("containers").join(id.to_string())
+    }
+    /// Its private layer, mounted with its ids.
+    pub fn private(&self, id: &Id) -> PathBuf {
+        self.mounts(id).join("layer")
     }
     /// Its root file system.
     pub fn rootfs(&self, id: &Id) -> PathBuf {

@@ -3,6 +3,7 @@
 //! agent, or one that cannot reach the control plane, goes on from where it was.
 
 use super::idmap::IdRange;
+use super::layer::Layer;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skysail_schemas::container::{Allocation, Container, ContainerSpec, RestartPolicy, RunImage};
@@ -93,6 +94,8 @@ pub struct Record {
     pub desired: Desired,
     /// The uids and gids that are its own; none for a privileged one.
     pub ids: Option<IdRange>,
+    /// What its private layer is, once it has one.
+    pub layer: Option<Layer>,
     /// A start was begun and no stop by us has ended since: its init may run.
     pub launched: bool,
     /// Its init on this host.

@@ -1,6 +1,7 @@
 //! This host as the containers' reconciler sees it: what is read and changed here.
 
 use super::idmap::{IdRange, lowest_free};
+use super::layer::{Layer, Layers};
 use super::lxc::Lxc;
 use super::paths::Paths;
 use super::plan::{ImageState, Seen};
@@ -16,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 /// Processor time over less than this tells nothing.
 const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
@@ -31,6 +33,8 @@ pub struct Site {
     pub lxc: Lxc,
     /// The images.
     pub images: Arc<Images>,
+    /// The containers' private layers.
+    pub layers: Layers,
     /// The switch.
     pub plane: Arc<dyn PortPlane>,
     /// How limits are written.
@@ -39,6 +43,7 @@ pub struct Site {
     alarms: UnboundedSender<Id>,
     known: Mutex<HashMap<Id, Known>>,
     ids: Mutex<BTreeSet<u32>>,
+    running: watch::Sender<u32>,
 }
 
 #[derive(Default)]
@@ -55,19 +60,21 @@ impl Site {
     pub fn open(
         paths: Paths,
         images: Arc<Images>,
+        layers: Layers,
         plane: Arc<dyn PortPlane>,
         alarms: UnboundedSender<Id>,
     ) -> Self {
         let known: HashMap<Id, Known> = record::all(&paths.containers())
             .into_iter()
-            .filter_map(|r| {
-                Some((
-                    r.id.clone()?,
-                    Known {
-                        record: Some(r),
-                        ..Known::default()
-                    },
-                ))
+            .filter_map(|mut r| {
+                let id = r.id.clone()?;
+                // Of an agent that knew no limits yet.
+                r.layer = r.layer.or_else(|| layers.state(&id).ok().flatten());
+                let known = Known {
+                    record: Some(r),
+                    ..Known::default()
+                };
+                Some((id, known))
             })
             .collect();
         let ids = known
@@ -75,15 +82,18 @@ impl Site {
             .filter_map(|k| Some(k.record.as_ref()?.ids?.base))
             .collect();
         let lxc = Lxc::new(paths.clone());
+        let running = watch::Sender::new(count_running(&known));
         Self {
             paths,
             lxc,
             images,
+            layers,
             plane,
             version: Version::detect(),
             alarms,
             known: Mutex::new(known),
             ids: Mutex::new(ids),
+            running,
         }
     }
 
@@ -106,12 +116,18 @@ impl Site {
             .collect()
     }
 
-    /// How many inits run, as far as is known.
-    pub fn running(&self) -> usize {
-        self.known()
-            .values()
-            .filter(|k| k.record.as_ref().is_some_and(|r| r.init.is_some()))
-            .count()
+    /// Digests of the images of the containers on record.
+    pub fn images_on_record(&self) -> BTreeSet<String> {
+        let known = self.known();
+        let records = known.values().filter_map(|k| k.record.as_ref());
+        records
+            .filter_map(|r| Some(r.desired.image.as_ref()?.digest.clone()))
+            .collect()
+    }
+
+    /// How many containers run here, as far as is known; tells of each change.
+    pub fn running(&self) -> watch::Receiver<u32> {
+        self.running.subscribe()
     }
 
     /// What is on record of a container.
@@ -130,7 +146,9 @@ impl Site {
         };
         record::write(&self.paths.container(id), &record)
             .map_err(|e| disk_error(id, "its record could not be written", &e))?;
-        self.known().entry(id.clone()).or_default().record = Some(record);
+        let mut known = self.known();
+        known.entry(id.clone()).or_default().record = Some(record);
+        self.recount(&known);
         Ok(())
     }
 
@@ -153,7 +171,14 @@ impl Site {
             }
             (known.connected, known.watched, known.counted) = (false, None, None);
         }
+        self.recount(&known);
         Ok(())
+    }
+
+    fn recount(&self, known: &HashMap<Id, Known>) {
+        let now = count_running(known);
+        self.running
+            .send_if_modified(|before| std::mem::replace(before, now) != now);
     }
 
     /// Ids that no other container here has.
@@ -247,13 +272,22 @@ impl Site {
     /// Use since the last reading, of a container whose init is `init`; none where that was too short ago to tell.
     pub fn usage(&self, id: &Id, init: Init) -> Option<ContainerUsage> {
         let mut known = self.known();
-        let counted = &mut known.entry(id.clone()).or_default().counted;
+        let Known {
+            counted, record, ..
+        } = known.entry(id.clone()).or_default();
         let now = Instant::now();
         if counted.is_some_and(|(at, _)| now.duration_since(at) < SHORTEST) {
             return None;
         }
         let counters = cgroup::read(self.version, init.pid)?;
         let before = counted.replace((now, counters));
+        // Of a directory, only a walk through it would tell.
+        let disk = match record.as_ref().and_then(|r| r.layer.as_ref()) {
+            Some(Layer::Image { .. }) => {
+                crate::usage::machine::disk_used(&self.paths.private(id)).map(Bytes)
+            }
+            _ => None,
+        };
         let (at, last) = before.filter(|(_, last)| last.cpu_ns <= counters.cpu_ns)?;
         Some(ContainerUsage {
             cpu: Cpu(cgroup::millicores(
@@ -263,8 +297,14 @@ impl Site {
             )),
             memory: Bytes(counters.memory),
             pids: counters.pids,
+            disk,
         })
     }
+}
+
+fn count_running(known: &HashMap<Id, Known>) -> u32 {
+    let runs = |k: &&Known| k.record.as_ref().is_some_and(|r| r.init.is_some());
+    u32::try_from(known.values().filter(runs).count()).unwrap_or(u32::MAX)
 }
 
 /// Waits for the end of a process.

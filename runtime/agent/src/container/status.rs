@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skysail_reconcile::{Next, Note, Outcome};
 use skysail_schemas::condition::{Fact, merge, ready};
 use skysail_schemas::container::{Container, ContainerPhase, ContainerStatus, ContainerUsage};
+use skysail_schemas::quantity::Bytes;
 use std::time::Duration;
 
 /// The condition that the agent owns.
@@ -49,6 +50,8 @@ pub fn status(
     status.observed_generation = container.metadata.generation;
     let generation = container.metadata.generation;
     let mut facts = vec![fact];
+    let layer = record.layer.as_ref();
+    facts.extend(layer.map(|l| l.fact(desired.allocation.disk)));
     facts.extend(bandwidth(desired, record, seen));
     merge(&mut status.conditions, &facts, generation, now);
     let ready = ready(&status.conditions, &PARTS);
@@ -148,11 +151,14 @@ fn reason(step: &str, reason: &str) -> String {
 /// `new` where it tells more than noise, else what was reported: a status that hums is a load on everybody who watches it.
 fn notable(old: Option<ContainerUsage>, new: &ContainerUsage) -> ContainerUsage {
     let far = |a: u64, b: u64, least: u64| a.abs_diff(b) > least.max(a / 5);
+    let size = |disk: Option<Bytes>| disk.map_or(0, |b| b.0);
     match old {
         Some(old)
             if !far(old.cpu.0, new.cpu.0, 50)
                 && !far(old.memory.0, new.memory.0, 16 << 20)
-                && !far(old.pids.into(), new.pids.into(), 8) =>
+                && !far(old.pids.into(), new.pids.into(), 8)
+                && old.disk.is_some() == new.disk.is_some()
+                && !far(size(old.disk), size(new.disk), 4 << 20) =>
         {
             old
         }
@@ -179,7 +185,7 @@ fn notes(plan: &Plan, report: &Report) -> Vec<Note> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skysail_schemas::quantity::{Bytes, Cpu};
+    use skysail_schemas::quantity::Cpu;
 
     #[test]
     fn noise_in_the_use_is_not_reported_and_a_change_is() {
@@ -187,11 +193,13 @@ mod tests {
             cpu: Cpu(500),
             memory: Bytes(100 << 20),
             pids: 10,
+            disk: None,
         };
         let noise = ContainerUsage {
             cpu: Cpu(540),
             memory: Bytes(110 << 20),
             pids: 12,
+            disk: None,
         };
         let change = ContainerUsage {
             cpu: Cpu(900),

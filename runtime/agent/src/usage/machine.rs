@@ -66,6 +66,12 @@ pub fn disk(path: &Path) -> (u64, u64) {
     }
 }
 
+/// Bytes that files take on the file system that holds `path`.
+pub fn disk_used(path: &Path) -> Option<u64> {
+    let s = nix::sys::statvfs::statvfs(path).ok()?;
+    Some(s.blocks().saturating_sub(s.blocks_free()) * s.fragment_size())
+}
+
 /// What the machine has.
 pub fn capacity(version: Version, data_dir: &Path) -> Resources {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64) * 1000;

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "criu",
     "curl",
     "dnsmasq-base",
+    "e2fsprogs",
     "ethtool",
     "iperf3",
     "iproute2",
