@@ -22,11 +22,12 @@ const OVERHEAD: u32 = 50;
 pub const VXLAN_PORT: u16 = 4789;
 
 /// What a device must not leave to another one when packets pass through the userspace datapath.
-const OFFLOADS: [&str; 7] = [
+const OFFLOADS: [&str; 8] = [
     "tx-checksum-ip-generic",
     "tx-checksum-sctp",
     "tx-tcp-segmentation",
     "tx-tcp-ecn-segmentation",
+    "tx-tcp-mangleid-segmentation",
     "tx-tcp6-segmentation",
     "tx-generic-segmentation",
     "rx-gro",
