@@ -1,7 +1,6 @@
 //! What the kernel does to devices, one call for each: see [`super::links`] for what they are for.
 
 use super::flow::Mac;
-use super::links::{Far, VXLAN_PORT};
 use super::netlink::{self, CREATE, DUMP, EXCLUSIVE, Message, Netlink, REPLACE};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +8,27 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+/// UDP port of VXLAN.
+pub const VXLAN_PORT: u16 = 4789;
+
+/// An end of a pair that is to be made in another namespace.
+#[derive(Debug, Clone)]
+pub struct Far {
+    /// Where the namespace is mounted.
+    pub netns: PathBuf,
+    /// Its name there.
+    pub device: String,
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// Its address.
+    pub address: Ipv4Net,
+    /// Default route.
+    pub via: Option<Ipv4Addr>,
+    /// MTU of both ends.
+    pub mtu: u32,
+}
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;

@@ -1,6 +1,7 @@
 //! The kernel's devices: a container's pair of veth, the tunnels of the userspace datapath.
 
 use super::devices::{Devices, Forwarding, features_off};
+pub use super::devices::{Far, VXLAN_PORT};
 use super::error::{Error, Result};
 use super::flow::Mac;
 use super::netns;
@@ -13,13 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What VXLAN over IPv4 adds to a packet: outer Ethernet, IP, UDP and VXLAN headers.
 const OVERHEAD: u32 = 50;
-
-/// UDP port of VXLAN.
-pub const VXLAN_PORT: u16 = 4789;
 
 /// What a device must not leave to another one when packets pass through the userspace datapath.
 const OFFLOADS: [&str; 8] = [
@@ -50,23 +48,6 @@ pub fn tunnel_device(vni: u32) -> String {
 /// Index of a device in this thread's namespace.
 pub fn index(device: &str) -> Option<u32> {
     if_nametoindex(device).ok()
-}
-
-/// An end of a pair that is to be made in another namespace.
-#[derive(Debug, Clone)]
-pub struct Far {
-    /// Where the namespace is mounted.
-    pub netns: PathBuf,
-    /// Its name there.
-    pub device: String,
-    /// Its hardware address.
-    pub mac: Option<Mac>,
-    /// Its address.
-    pub address: Ipv4Net,
-    /// Default route.
-    pub via: Option<Ipv4Addr>,
-    /// MTU of both ends.
-    pub mtu: u32,
 }
 
 /// What failed with which device.
