@@ -46,7 +46,7 @@ pub const FORMAT: &[&str] = &[
 /// ```
 /// # use skysail_agent::container::layer::length;
 /// # use skysail_schemas::quantity::Bytes;
-/// assert_eq!(length(Bytes(1 << 30)) >> 20, 1079);
+/// assert_eq!(length(Bytes(1 << 30)) >> 20, 1078);
 /// ```
 pub fn length(disk: Bytes) -> u64 {
     let kept = (disk.0 / 48).min(KEPT);
