@@ -4,6 +4,7 @@
 //! names its channel; `255` and a channel say that the channel has ended.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The WebSocket subprotocol.
 pub const PROTOCOL: &str = "v5.channel.k8s.io";
@@ -19,6 +20,18 @@ pub const STATUS: u8 = 3;
 pub const RESIZE: u8 = 4;
 /// The channel in the second byte has ended.
 pub const ENDED: u8 = 255;
+/// The process has taken bytes of the channel in the second byte: how many, in four bytes, the
+/// highest first. Sent only to clients that ask for it with the parameter [`WINDOW_PARAMETER`].
+pub const TAKEN: u8 = 254;
+/// The query parameter of a client that heeds [`TAKEN`]: once it has seen one, it sends at most
+/// [`WINDOW`] bytes ahead of what was taken, so that a process that does not read its input
+/// stands in the way of nothing else that the client sends.
+pub const WINDOW_PARAMETER: &str = "window";
+/// How much input a client sends ahead, in bytes.
+pub const WINDOW: usize = 256 << 10;
+/// A side of a session that is not heard for this long, be it a ping, is gone. Whoever may be
+/// busy otherwise pings at a fourth of it.
+pub const SILENCE: Duration = Duration::from_secs(60);
 
 /// What an agent is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -75,6 +88,17 @@ pub fn exit_status(code: i32) -> serde_json::Value {
         "message": format!("command terminated with exit code {code}"),
         "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] }
     })
+}
+
+/// A [`TAKEN`] frame of standard input.
+pub fn taken(bytes: u32) -> Vec<u8> {
+    [&[TAKEN, STDIN][..], &bytes.to_be_bytes()].concat()
+}
+
+/// The bytes that a [`TAKEN`] frame of standard input tells; `None` for any other frame.
+pub fn taken_of(frame: &[u8]) -> Option<u32> {
+    let bytes = frame.strip_prefix(&[TAKEN, STDIN])?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -174,10 +174,11 @@ pub async fn serve(
     )
     .watches(&ports, of_port)
     .wakes(wakes);
+    let paths = Paths::new(&data_dir);
     let sessions = sessions::run(
         client.clone(),
         host.clone(),
-        Paths::new(&data_dir),
+        move |offer| sessions::line::of(offer, &paths),
         shutdown.clone(),
     );
     let heartbeat = Heartbeat::new(host, client, site.clone(), data_dir);

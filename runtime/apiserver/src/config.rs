@@ -1,6 +1,7 @@
 //! How a server runs: settings, all with a default but the place of its data and its address.
 
 use crate::state::cache::LOG_LENGTH;
+use skysail_schemas::session::SILENCE;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub event_ttl: Duration,
     /// How many changes are kept for watchers to resume from.
     pub log_length: usize,
+    /// A side of a session (exec, console, logs, cp) that is not heard for this long is taken for gone.
+    pub session_silence: Duration,
 }
 
 impl Config {
@@ -39,6 +42,7 @@ impl Config {
             server_names,
             event_ttl: Duration::from_secs(3600),
             log_length: LOG_LENGTH,
+            session_silence: SILENCE,
         }
     }
 }

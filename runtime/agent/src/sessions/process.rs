@@ -1,13 +1,17 @@
 //! One process with its streams on the channels of a WebSocket.
 
-use futures::stream::{SplitSink, SplitStream};
+use super::ending;
+use super::input::{self, Sink};
+use super::line::Line;
+use futures::stream::SplitStream;
 use futures::{SinkExt, StreamExt};
-use skysail_schemas::session::{ENDED, RESIZE, STATUS, STDERR, STDIN, STDOUT, Size, exit_status};
+use skysail_schemas::session::{STATUS, STDERR, STDOUT, exit_status};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -15,21 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 /// What may still come out of a process that has ended: a child of it may hold the pipe open for ever.
-const LINGER: Duration = Duration::from_millis(300);
-
-/// Ctrl-D.
-const END_OF_INPUT: u8 = 4;
-
-/// A program with its arguments.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Line {
-    /// The words.
-    pub command: Vec<String>,
-    /// Whether it gets a terminal.
-    pub tty: bool,
-}
-
-type Sink<S> = Arc<Mutex<SplitSink<WebSocketStream<S>, Message>>>;
+pub const LINGER: Duration = Duration::from_millis(300);
 
 /// The process's ends of the streams.
 struct Streams {
@@ -39,8 +29,8 @@ struct Streams {
     terminal: Option<OwnedFd>,
 }
 
-/// Runs the process to its end, or until the client goes.
-pub async fn run<S>(line: Line, socket: WebSocketStream<S>) -> Result<(), String>
+/// Runs the process to its end, or ends it when the client has gone, which is also when it is not heard for `silence`.
+pub async fn run<S>(line: Line, socket: WebSocketStream<S>, silence: Duration) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -50,9 +40,9 @@ where
         Err(message) => {
             serde_json::json!({ "metadata": {}, "status": "Failure", "reason": "InternalError", "message": message })
         }
-        Ok(streams) => match go(streams, incoming, &sink).await {
+        Ok(streams) => match go(streams, incoming, &sink, line.window, silence).await {
             Some(code) => exit_status(code),
-            None => return Ok(()), // the client went; the process was killed
+            None => return Ok(()), // the client went, and so did what it started
         },
     };
     let mut sink = sink.lock().await;
@@ -75,7 +65,9 @@ fn start(line: &Line) -> Result<Streams, String> {
 
 fn with_pipes(program: &str, arguments: &[String]) -> std::io::Result<Streams> {
     let piped = Stdio::piped;
-    let mut child = Command::new(program)
+    // In a POSIX session of its own, by which what it leaves behind is found.
+    let mut child = Command::new("setsid")
+        .args(["-w", program])
         .args(arguments)
         .stdin(piped())
         .stdout(piped())
@@ -111,8 +103,12 @@ fn with_terminal(program: &str, arguments: &[String]) -> std::io::Result<Streams
         .stderr(pty.slave)
         .kill_on_drop(true)
         .spawn()?;
-    let file = |fd: OwnedFd| tokio::fs::File::from_std(std::fs::File::from(fd));
-    let (input, output) = (file(pty.master.try_clone()?), file(pty.master.try_clone()?));
+    // Neither end of the terminal blocks: a thread that wrote to a process that reads nothing would stay for ever. The
+    // types for pipes take any descriptor that can be polled.
+    let flags = rustix::fs::fcntl_getfl(&pty.master)?;
+    rustix::fs::fcntl_setfl(&pty.master, flags | rustix::fs::OFlags::NONBLOCK)?;
+    let input = pipe::Sender::from_owned_fd_unchecked(pty.master.try_clone()?)?;
+    let output = pipe::Receiver::from_owned_fd_unchecked(pty.master.try_clone()?)?;
     Ok(Streams {
         child,
         input: Box::new(input),
@@ -126,6 +122,8 @@ async fn go<S>(
     streams: Streams,
     incoming: SplitStream<WebSocketStream<S>>,
     sink: &Sink<S>,
+    window: bool,
+    silence: Duration,
 ) -> Option<i32>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -142,15 +140,29 @@ where
         .into_iter()
         .map(|(channel, output)| pump(channel, output, sink.clone(), end.clone()))
         .collect();
-    let process = async {
-        let status = child.wait().await;
-        ended.send_replace(true);
-        while pumps.join_next().await.is_some() {}
-        status.ok().map(|s| s.code().unwrap_or(137))
+    let (queue, waiting) = input::queue();
+    // Held until everything has ended: the end of its input is no hang-up.
+    let carrying = input::carry(waiting, input, terminal.is_some(), window.then_some(sink));
+    tokio::pin!(carrying);
+    let code = {
+        let process = async {
+            let status = child.wait().await;
+            ended.send_replace(true);
+            while pumps.join_next().await.is_some() {}
+            status.ok().map(|s| s.code().unwrap_or(137))
+        };
+        tokio::select! {
+            () = input::receive(incoming, queue, terminal.as_ref(), sink, silence) => None,
+            () = &mut carrying => None,
+            code = process => Some(code),
+        }
     };
-    tokio::select! {
-        () = feed(incoming, input, terminal) => None,
-        code = process => code,
+    match code {
+        Some(code) => code,
+        None => {
+            ending::end(&mut child).await;
+            None
+        }
     }
 }
 
@@ -187,129 +199,5 @@ async fn pump<S>(
         {
             return;
         }
-    }
-}
-
-/// Channels from the client to the process; returns when the client goes.
-async fn feed<S>(
-    mut incoming: SplitStream<WebSocketStream<S>>,
-    input: Box<dyn AsyncWrite + Send + Unpin>,
-    terminal: Option<OwnedFd>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut input = Some(input);
-    while let Some(Ok(message)) = incoming.next().await {
-        let data = match message {
-            Message::Binary(data) => data,
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        match (data.first(), &mut input) {
-            (Some(&STDIN), Some(open)) => {
-                // A process that stopped reading is no reason to end what it still writes.
-                let written =
-                    open.write_all(&data[1..]).await.is_ok() && open.flush().await.is_ok();
-                if !written {
-                    input = None;
-                }
-            }
-            (Some(&ENDED), _) if data.get(1) == Some(&STDIN) => {
-                // A terminal does not end when one of its holders lets go: Ctrl-D tells its reader.
-                if let (Some(mut open), Some(_)) = (input.take(), &terminal) {
-                    let _ = open.write_all(&[END_OF_INPUT]).await;
-                    let _ = open.flush().await;
-                }
-            }
-            (Some(&RESIZE), _) => resize(terminal.as_ref(), &data[1..]),
-            _ => {}
-        }
-    }
-}
-
-fn resize(terminal: Option<&OwnedFd>, size: &[u8]) {
-    if let (Some(terminal), Ok(size)) = (terminal, serde_json::from_slice::<Size>(size)) {
-        let size = rustix::termios::Winsize {
-            ws_row: size.height,
-            ws_col: size.width,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // A terminal that cannot be resized still works.
-        let _ = rustix::termios::tcsetwinsize(terminal, size);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio_tungstenite::tungstenite::protocol::Role;
-
-    type Client = WebSocketStream<tokio::io::DuplexStream>;
-
-    /// A process, and its client over a connection that holds little.
-    async fn process(script: &str, tty: bool) -> Client {
-        let (near, far) = tokio::io::duplex(4 << 10);
-        let line = Line {
-            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            tty,
-        };
-        let agent = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-        tokio::spawn(run(line, agent));
-        WebSocketStream::from_raw_socket(near, Role::Server, None).await
-    }
-
-    /// What came on standard output, and the exit code.
-    async fn rest(mut client: Client) -> (Vec<u8>, i32) {
-        let mut output = vec![];
-        while let Some(Ok(message)) = client.next().await {
-            let Message::Binary(data) = message else {
-                continue;
-            };
-            match data[0] {
-                STDOUT => output.extend_from_slice(&data[1..]),
-                STATUS => {
-                    return (
-                        output,
-                        skysail_schemas::session::exit_code(
-                            &serde_json::from_slice(&data[1..]).unwrap(),
-                        )
-                        .unwrap(),
-                    );
-                }
-                _ => {}
-            }
-        }
-        panic!("no status after {} bytes", output.len());
-    }
-
-    #[tokio::test]
-    async fn a_client_that_pauses_after_the_process_ended_still_gets_all_output() {
-        let client = process("head -c 60000 /dev/zero; exit 3", false).await;
-        tokio::time::sleep(LINGER * 4).await; // the pause is what is tested
-        let (output, code) = rest(client).await;
-        assert_eq!((output.len(), code), (60_000, 3));
-    }
-
-    #[tokio::test]
-    async fn a_child_that_keeps_the_pipe_does_not_keep_the_session() {
-        let begun = std::time::Instant::now();
-        let (output, code) = rest(process("sleep 20 & echo here", false).await).await;
-        assert_eq!((output.as_slice(), code), (&b"here\n"[..], 0));
-        assert!(begun.elapsed() < Duration::from_secs(15));
-    }
-
-    #[tokio::test]
-    async fn the_end_of_input_reaches_a_process_with_a_terminal() {
-        let mut client = process("cat; exit 4", true).await;
-        client
-            .send(Message::binary([&[STDIN][..], b"hi\n"].concat()))
-            .await
-            .unwrap();
-        client
-            .send(Message::binary(vec![ENDED, STDIN]))
-            .await
-            .unwrap();
-        assert_eq!(rest(client).await.1, 4);
     }
 }

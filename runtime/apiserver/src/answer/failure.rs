@@ -171,6 +171,11 @@ impl Failure {
         )
     }
 
+    /// 502: the agent behind this server is not there. Clients try 503 again for minutes, which here only hides why.
+    pub fn bad_gateway(message: impl Into<String>) -> Self {
+        Self::new(502, "ServiceUnavailable", message)
+    }
+
     /// 503, try again.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut failure = Self::new(503, "ServiceUnavailable", message);

@@ -31,8 +31,8 @@ impl Service {
             about: About::new(&state.kinds),
             state,
             pki,
+            sessions: Sessions::new(config.session_silence),
             config,
-            sessions: Sessions::default(),
             reads: Semaphore::new(MAX_READS),
             writes: Semaphore::new(MAX_WRITES),
         }

@@ -1,7 +1,7 @@
 //! An unmodified kubectl against a server over TLS. Found by `KUBECTL`, else on the `PATH`.
 
 use super::Running;
-use skysail_apiserver::Identity;
+use skysail_apiserver::{Config, Identity};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,6 +20,7 @@ spec: {image: debian, instanceType: small}
 /// kubectl with a server of its own.
 pub struct Kubectl {
     pub running: Running,
+    pub url: String,
     pub kubeconfig: PathBuf,
 }
 
@@ -32,7 +33,12 @@ pub struct Said {
 
 impl Kubectl {
     pub async fn start() -> Self {
-        let running = Running::start().await;
+        Self::start_with(|_| ()).await
+    }
+
+    /// One whose server has settings of its own.
+    pub async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
+        let running = Running::start_with(set).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}", listener.local_addr().expect("an address"));
         let text = running
@@ -45,8 +51,21 @@ impl Kubectl {
         tokio::spawn(async move { server.serve(vec![listener]).await });
         Self {
             running,
+            url,
             kubeconfig,
         }
+    }
+
+    /// A client over TLS with a certificate of its own, which tries nothing twice.
+    pub async fn client(&self, identity: &Identity) -> kube::Client {
+        let text = self.running.server.kubeconfig(&self.url, identity);
+        let config = kube::config::Kubeconfig::from_yaml(&text.expect("a kubeconfig"));
+        let config = config.expect("readable");
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await;
+        let mut config = config.expect("whole");
+        // A refusal is what a test wants to see.
+        config.default_retry = false;
+        kube::Client::try_from(config).expect("a client")
     }
 
     pub fn command(&self, args: &str) -> Command {

@@ -2,14 +2,26 @@
 //! this terminal.
 
 pub mod terminal;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use anyhow::{Context, Result, anyhow};
 use futures::{SinkExt, StreamExt};
 use http::Request;
 use serde_json::Value;
-use skysail_schemas::session::{ENDED, RESIZE, STATUS, STDERR, STDIN, STDOUT, Size, exit_code};
+use skysail_schemas::session::{
+    ENDED, RESIZE, SILENCE, STATUS, STDERR, STDIN, STDOUT, Size, WINDOW_PARAMETER, exit_code,
+    taken_of,
+};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use window::Window;
+
+/// How long an agent that is not connected is waited for, and between two tries.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// A command that ended, with what it printed.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +64,7 @@ impl Session {
             .query
             .iter()
             .map(|(k, v)| format!("{k}={}", encode(v)))
+            .chain([format!("{WINDOW_PARAMETER}=true")])
             .collect();
         format!(
             "/apis/skysail.dev/v1alpha1/namespaces/{}/containers/{}/{}?{}",
@@ -102,6 +115,28 @@ pub async fn run(
 /// New sizes of the client's terminal.
 pub type Sizes = tokio::sync::mpsc::UnboundedReceiver<Size>;
 
+/// Connects, which takes a while when the host's agent is just starting again.
+async fn connect(
+    client: &kube::Client,
+    session: &Session,
+    what: &impl Fn() -> String,
+) -> Result<kube::client::Connection> {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let request = Request::get(session.path()).body(vec![])?;
+        match client.connect(request).await {
+            Ok(connection) => return Ok(connection),
+            Err(kube::Error::Api(status))
+                if status.code == 502 && tokio::time::Instant::now() < until => {}
+            Err(kube::Error::Api(status)) => {
+                return Err(anyhow!("{}: {}", what(), status.message));
+            }
+            Err(other) => return Err(anyhow!(other).context(what())),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 /// Carries the streams of a session until it ends; the exit code.
 ///
 /// # Errors
@@ -115,33 +150,33 @@ pub async fn stream(
     mut sizes: Option<Sizes>,
 ) -> Result<i32> {
     let what = || format!("container {} -n {}", session.container, session.namespace);
-    let request = Request::get(session.path()).body(vec![])?;
-    let socket = client.connect(request).await.map_err(|e| match e {
-        kube::Error::Api(status) => anyhow!("{}: {}", what(), status.message),
-        other => anyhow!(other).context(what()),
-    })?;
+    let socket = connect(client, session, &what).await?;
     let (mut sink, mut incoming) = socket.into_stream().split();
+    let window = Window::default();
+    let mut pings = tokio::time::interval(SILENCE / 4);
     // Both ways at once: a client that only sent while the process waits for its output
     // to be taken would wait for ever.
     let up = async {
         let (mut buffer, mut open) = (vec![0; 32 << 10], true);
         loop {
-            let frame = tokio::select! {
-                read = input.read(&mut buffer), if open => {
-                    let size = match read {
-                        Ok(size) => size,
-                        Err(e) => return Err(anyhow!(e).context("reading standard input")),
-                    };
+            let read = async {
+                window.room().await;
+                input.read(&mut buffer).await
+            };
+            let message = tokio::select! {
+                read = read, if open => {
+                    let size = read.context("reading standard input")?;
                     open = size > 0;
-                    if open { [&[STDIN][..], &buffer[..size]].concat() } else { vec![ENDED, STDIN] }
+                    window.sent(size);
+                    Message::binary(if open { [&[STDIN][..], &buffer[..size]].concat() } else { vec![ENDED, STDIN] })
                 }
                 Some(size) = async { match &mut sizes { Some(sizes) => sizes.recv().await, None => None } } => {
-                    [&[RESIZE][..], &serde_json::to_vec(&size)?].concat()
+                    Message::binary([&[RESIZE][..], &serde_json::to_vec(&size)?].concat())
                 }
-                // Nothing more to send; the other way ends the session.
-                else => std::future::pending().await,
+                // Whoever waits for its output to be taken, and so reads nothing, is there all the same.
+                _ = pings.tick() => Message::Ping(Bytes::new()),
             };
-            if sink.send(Message::binary(frame)).await.is_err() {
+            if sink.send(message).await.is_err() {
                 // The process may have ended without reading all: its status is on the way.
                 std::future::pending::<()>().await;
             }
@@ -149,7 +184,15 @@ pub async fn stream(
     };
     let down = async {
         loop {
-            match incoming.next().await {
+            let next = tokio::time::timeout(SILENCE, incoming.next());
+            let message = next.await.map_err(|_| {
+                anyhow!(
+                    "{}: the API server was not heard for {} s; check the connection to it and try again",
+                    what(),
+                    SILENCE.as_secs()
+                )
+            })?;
+            match message {
                 Some(Ok(Message::Binary(data))) => match data.first() {
                     Some(&STDOUT) => {
                         output.write_all(&data[1..]).await?;
@@ -165,7 +208,11 @@ pub async fn stream(
                         return exit_code(&status)
                             .map_err(|message| anyhow!("{}: {message}", what()));
                     }
-                    _ => {}
+                    _ => {
+                        if let Some(bytes) = taken_of(&data) {
+                            window.taken(bytes as usize);
+                        }
+                    }
                 },
                 Some(Ok(Message::Close(_))) | None => {
                     return Err(anyhow!(

@@ -2,7 +2,7 @@
 
 use crate::session::{self, Session};
 use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
@@ -34,7 +34,7 @@ fn remote(text: &str) -> Option<(&str, &str)> {
 /// When a file cannot be read or written, on either side.
 pub async fn run(client: &kube::Client, default: &str, args: Cp) -> Result<i32> {
     let namespace = args.namespace.unwrap_or_else(|| default.into());
-    let session = |container: &str, query| Session {
+    let files = |container: &str, query| Session {
         namespace: namespace.clone(),
         container: container.into(),
         action: "files",
@@ -42,83 +42,115 @@ pub async fn run(client: &kube::Client, default: &str, args: Cp) -> Result<i32> 
     };
     match (remote(&args.source), remote(&args.target)) {
         (None, Some((container, folder))) => {
-            let path = Path::new(&args.source)
-                .canonicalize()
-                .with_context(|| args.source.clone())?;
-            let name = path
-                .file_name()
-                .context("the root folder cannot be copied")?;
-            let mut tar = Command::new("tar")
-                .arg("-c")
-                .arg("-f")
-                .arg("-")
-                .arg("-C")
-                .arg(path.parent().unwrap_or(Path::new("/")))
-                .arg("--")
-                .arg(name)
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .context("tar")?;
-            let input = tar.stdout.take().context("tar")?;
-            let session = session(
-                container,
-                vec![("into", "true".into()), ("path", folder.into())],
-            );
-            let code = session::stream(
-                client,
-                &session,
-                input,
-                &mut tokio::io::stdout(),
-                &mut tokio::io::stderr(),
-                None,
-            )
-            .await?;
-            ensure!(
-                tar.wait().await?.success(),
-                "tar could not read all of {}",
-                args.source
-            );
-            Ok(code)
+            let query = vec![("into", "true".into()), ("path", folder.into())];
+            upload(client, &files(container, query), &args.source).await
         }
         (Some((container, path)), None) => {
-            ensure!(
-                Path::new(&args.target).is_dir(),
-                "{}: is no folder; give the folder to copy into",
-                args.target
-            );
-            let mut tar = Command::new("tar")
-                .args([
-                    "-x",
-                    "--no-same-owner",
-                    "--no-same-permissions",
-                    "-f",
-                    "-",
-                    "-C",
-                ])
-                .arg(&args.target)
-                .stdin(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .context("tar")?;
-            let mut output = tar.stdin.take().context("tar")?;
-            let code = session::stream(
-                client,
-                &session(container, vec![("path", path.into())]),
-                tokio::io::empty(),
-                &mut output,
-                &mut tokio::io::stderr(),
-                None,
-            )
-            .await?;
-            drop(output);
-            ensure!(
-                tar.wait().await?.success(),
-                "tar could not write all of {}",
-                args.source
-            );
-            Ok(code)
+            let session = files(container, vec![("path", path.into())]);
+            tokio::select! {
+                copied = download(client, &session, &args.source, Path::new(&args.target)) => copied,
+                // Dropping the copy removes what is not complete.
+                _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was copied"),
+            }
         }
         _ => bail!("one side must be CONTAINER:PATH and the other a local path"),
     }
+}
+
+/// A local file or folder into a folder of a container, where it appears when all of it is there.
+async fn upload(client: &kube::Client, session: &Session, source: &str) -> Result<i32> {
+    let path = Path::new(source)
+        .canonicalize()
+        .with_context(|| source.to_owned())?;
+    let name = path
+        .file_name()
+        .context("the root folder cannot be copied")?;
+    let mut tar = Command::new("tar")
+        .args(["-c", "-f", "-", "-C"])
+        .arg(path.parent().unwrap_or(Path::new("/")))
+        .arg("--")
+        .arg(name)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("tar")?;
+    let input = tar.stdout.take().context("tar")?;
+    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
+    let code = session::stream(client, session, input, &mut out, &mut err, None).await?;
+    // Where the other side refused, it said so, and this one could not write on.
+    ensure!(
+        code != 0 || tar.wait().await?.success(),
+        "tar could not read all of {source}"
+    );
+    Ok(code)
+}
+
+/// A file or folder of a container into a local folder, where it appears when all of it is there.
+async fn download(
+    client: &kube::Client,
+    session: &Session,
+    source: &str,
+    folder: &Path,
+) -> Result<i32> {
+    ensure!(
+        folder.is_dir(),
+        "{}: is no folder; give the folder to copy into",
+        folder.display()
+    );
+    let arriving = Arriving::below(folder)?;
+    let mut tar = Command::new("tar")
+        .args(["-x", "--no-same-owner", "--no-same-permissions", "-f", "-"])
+        .arg("-C")
+        .arg(&arriving.0)
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("tar")?;
+    let mut output = tar.stdin.take().context("tar")?;
+    let (input, mut err) = (tokio::io::empty(), tokio::io::stderr());
+    let code = session::stream(client, session, input, &mut output, &mut err, None).await?;
+    drop(output);
+    if tar.wait().await?.success() {
+        settle(&arriving.0, folder)?;
+        return Ok(code);
+    }
+    // Where the other side failed, it said so.
+    ensure!(code != 0, "tar could not write all of {source}");
+    Ok(code)
+}
+
+/// A folder for what is not complete; dropping it removes it.
+struct Arriving(PathBuf);
+
+impl Arriving {
+    fn below(folder: &Path) -> Result<Self> {
+        let path = folder.join(format!(".skysail-cp.{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        // What cannot be removed is plain from its name.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Moves everything in `from` to `folder`; folders that are there already are merged with.
+fn settle(from: &Path, folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let (entry, is_dir) = {
+            let entry = entry?;
+            let is_dir = entry.file_type()?.is_dir();
+            (entry, is_dir)
+        };
+        let to = folder.join(entry.file_name());
+        if is_dir && to.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+            settle(&entry.path(), &to)?;
+        } else {
+            std::fs::rename(entry.path(), &to).with_context(|| to.display().to_string())?;
+        }
+    }
+    Ok(())
 }

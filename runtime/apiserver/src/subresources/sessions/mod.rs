@@ -10,16 +10,18 @@
 //!                                                   ◀──GET hosts/h1/sessions/<id> (WebSocket)──
 //! ```
 //!
-//! Frames are Kubernetes' `v5.channel.k8s.io` and pass through unread.
+//! Frames are Kubernetes' `v5.channel.k8s.io` and pass through unread ([`relay`]).
+
+mod relay;
 
 use crate::answer::Failure;
 use crate::request::Call;
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use futures::{SinkExt, Stream, StreamExt};
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use futures::{Stream, StreamExt};
 use http::{Request, Response, header};
-use skysail_schemas::session::{Offer, PROTOCOL, STATUS, STDOUT};
+use skysail_schemas::session::{Offer, PROTOCOL};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 const DIAL: Duration = Duration::from_secs(10);
 /// An empty line so often shows both ends that the other is there.
 const ALIVE: Duration = Duration::from_secs(5);
+/// Sessions of one host at once: each is some processes there.
+const PLACES: usize = 100;
 
 struct Waiting {
     host: String,
@@ -39,17 +43,38 @@ struct Waiting {
 struct State {
     agents: HashMap<String, mpsc::Sender<Offer>>,
     waiting: HashMap<String, Waiting>,
+    /// Sessions of each host that has any.
+    open: HashMap<String, usize>,
 }
 
 /// Agents that are connected, and what goes on with them.
-#[derive(Clone, Default)]
-pub struct Sessions(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    state: Arc<Mutex<State>>,
+    /// A side that is not heard for this long is gone.
+    silence: Duration,
+}
 
 impl std::fmt::Debug for Sessions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sessions")
             .field("agents", &self.state().agents.len())
             .finish()
+    }
+}
+
+/// One of a host's places for sessions, until it is dropped.
+struct Place(Sessions, String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if let Some(open) = state.open.get_mut(&self.1) {
+            *open -= 1;
+            if *open == 0 {
+                state.open.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -63,9 +88,17 @@ impl Drop for Registered {
 }
 
 impl Sessions {
+    /// No sessions yet; each end must be heard within `silence`.
+    pub(crate) fn new(silence: Duration) -> Self {
+        Self {
+            state: Arc::default(),
+            silence,
+        }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // The state is only ever changed by whole operations, so a panic elsewhere leaves it usable.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a call is for this module: `exec`, `console`, `log` and `files` of containers, `sessions` of hosts.
@@ -136,6 +169,52 @@ impl Sessions {
         }))
     }
 
+    /// A place on a host, or the refusal that says that it has none left.
+    fn place(&self, host: &str) -> Result<Place, Failure> {
+        let mut state = self.state();
+        let open = state.open.entry(host.to_owned()).or_default();
+        if *open >= PLACES {
+            let text = format!(
+                "host {host} has {PLACES} sessions open, and no room for more: end one of them (exec, console, logs -f or cp) and try again"
+            );
+            return Err(Failure::new(409, "Conflict", text));
+        }
+        *open += 1;
+        Ok(Place(self.clone(), host.to_owned()))
+    }
+
+    /// Offers a session to the agent of `host`; its connection when it has dialled back.
+    fn offer(
+        &self,
+        host: &str,
+        offer: Offer,
+    ) -> Result<impl Future<Output = Option<WebSocket>> + use<>, Failure> {
+        let away = || {
+            Failure::bad_gateway(format!(
+                "the agent of host {host} is not connected, so container {} cannot be entered; see `kubectl describe host {host}`",
+                offer.container
+            ))
+        };
+        let (dialled, arrives) = oneshot::channel();
+        let agent = {
+            let mut state = self.state();
+            let agent = state.agents.get(host).filter(|a| !a.is_closed()).cloned();
+            let host = host.to_owned();
+            state
+                .waiting
+                .insert(offer.id.clone(), Waiting { host, dialled });
+            agent
+        };
+        let registered = Registered(self.clone(), offer.id.clone());
+        let agent = agent.ok_or_else(away)?;
+        agent.try_send(offer.clone()).map_err(|_| away())?;
+        Ok(async move {
+            let socket = tokio::time::timeout(DIAL, arrives).await;
+            drop(registered);
+            socket.ok().and_then(Result::ok)
+        })
+    }
+
     /// A client wants a session: offer it to the host's agent and join the two.
     async fn ask(
         &self,
@@ -156,52 +235,30 @@ impl Sessions {
         } else {
             Some(upgrade(request).await?)
         };
-        let (dialled, arrives) = oneshot::channel();
-        let agent = {
-            let mut state = self.state();
-            let agent = state.agents.get(host).filter(|a| !a.is_closed()).cloned();
-            state.waiting.insert(
-                offer.id.clone(),
-                Waiting {
-                    host: host.to_owned(),
-                    dialled,
-                },
+        let place = self.place(host)?;
+        let arrives = self.offer(host, offer)?;
+        let (silence, host) = (self.silence, host.to_owned());
+        let mute = format!(
+            "the agent of host {host} did not answer within {} s; see `kubectl describe host {host}`",
+            DIAL.as_secs()
+        );
+        let Some(upgrade) = upgrade else {
+            let agent = arrives.await.ok_or_else(|| Failure::bad_gateway(mute))?;
+            let output = relay::output(agent, place, silence);
+            let mut response = Response::new(Body::from_stream(output));
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                header::HeaderValue::from_static("text/plain"),
             );
-            agent
+            return Ok(response);
         };
-        let registered = Registered(self.clone(), offer.id.clone());
-        let away = || {
-            Failure::unavailable(format!(
-                "the agent of host {host} is not connected, so container {} cannot be entered; see `kubectl describe host {host}`",
-                call.name
-            ))
-        };
-        agent
-            .ok_or_else(away)?
-            .try_send(offer)
-            .map_err(|_| away())?;
-        let arrives = async move {
-            let socket = tokio::time::timeout(DIAL, arrives).await;
-            drop(registered);
-            socket.ok().and_then(Result::ok)
-        };
-        match upgrade {
-            Some(upgrade) => Ok(upgrade.on_upgrade(|client| async {
-                match arrives.await {
-                    Some(agent) => join(client, agent).await,
-                    None => refuse(client).await,
-                }
-            })),
-            None => {
-                let agent = arrives.await.ok_or_else(away)?;
-                let mut response = Response::new(Body::from_stream(output(agent)));
-                response.headers_mut().insert(
-                    header::CONTENT_TYPE,
-                    header::HeaderValue::from_static("text/plain"),
-                );
-                Ok(response)
+        Ok(upgrade.on_upgrade(move |client| async move {
+            match arrives.await {
+                Some(agent) => relay::join(client, agent, &host, silence).await,
+                None => relay::refuse(client, &mute).await,
             }
-        }
+            drop(place);
+        }))
     }
 }
 
@@ -214,61 +271,17 @@ async fn upgrade(request: Request<Body>) -> Result<WebSocketUpgrade, Failure> {
     Ok(upgrade.protocols([PROTOCOL]))
 }
 
-/// Offers as lines, with an empty one when there was none for a while.
+/// Offers as lines, with an empty one at the beginning and when there was none for a while.
 fn lines(
     receiver: mpsc::Receiver<Offer>,
 ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
-    futures::stream::unfold(receiver, |mut receiver| async {
+    let first = futures::stream::iter([Ok(Bytes::from_static(b"\n"))]);
+    first.chain(futures::stream::unfold(receiver, |mut receiver| async {
         let line = match tokio::time::timeout(ALIVE, receiver.recv()).await {
             Ok(None) => return None,
             Ok(Some(offer)) => serde_json::to_string(&offer).unwrap_or_default(),
             Err(_) => String::new(),
         };
         Some((Ok(Bytes::from(line + "\n")), receiver))
-    })
-}
-
-/// What the agent sends on standard output, for clients without WebSocket.
-fn output(agent: WebSocket) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-    agent.filter_map(|message| async {
-        match message {
-            Ok(Message::Binary(data)) if data.first() == Some(&STDOUT) => Some(Ok(data.slice(1..))),
-            Ok(_) => None,
-            Err(e) => Some(Err(e)),
-        }
-    })
-}
-
-/// Passes frames both ways until one side ends.
-async fn join(client: WebSocket, agent: WebSocket) {
-    let ((mut to_client, mut from_client), (mut to_agent, mut from_agent)) =
-        (client.split(), agent.split());
-    let up = async {
-        while let Some(Ok(message)) = from_client.next().await {
-            if matches!(message, Message::Close(_)) || to_agent.send(message).await.is_err() {
-                break;
-            }
-        }
-    };
-    let down = async {
-        while let Some(Ok(message)) = from_agent.next().await {
-            if matches!(message, Message::Close(_)) || to_client.send(message).await.is_err() {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = up => {}
-        () = down => {}
-    }
-    let _ = to_client.close().await;
-    let _ = to_agent.close().await;
-}
-
-/// The agent did not dial back: say so in the channel for errors.
-async fn refuse(mut client: WebSocket) {
-    let status = serde_json::json!({ "metadata": {}, "status": "Failure", "reason": "ServiceUnavailable", "message": "the agent of the container's host did not answer", "code": 503 });
-    let frame = [&[STATUS][..], status.to_string().as_bytes()].concat();
-    let _ = client.send(Message::Binary(frame.into())).await;
-    let _ = client.close().await;
+    }))
 }
