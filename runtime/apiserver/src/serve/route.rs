@@ -44,6 +44,7 @@ async fn route(service: &Service, request: Request<Body>) -> Result<Response<Bod
         .get::<Identity>()
         .cloned()
         .ok_or_else(Failure::unauthorized)?;
+    refuse_impersonation(&request)?;
     if reading
         && let Some(response) = service
             .about
@@ -67,6 +68,18 @@ async fn route(service: &Service, request: Request<Body>) -> Result<Response<Bod
         return Err(authorize::forbidden(&identity, &call));
     }
     dispatch(service, &call, &identity, request).await
+}
+
+/// Nobody acts as somebody else here. To go on as the caller would do what was asked with more rights than the one
+/// whom the caller named, so such requests are refused.
+fn refuse_impersonation(request: &Request<Body>) -> Result<(), Failure> {
+    let mut names = request.headers().keys().map(http::HeaderName::as_str);
+    match names.find(|n| n.starts_with("impersonate-")) {
+        Some(name) => Err(Failure::forbidden(format!(
+            "this server has no impersonation (header {name}): use a kubeconfig of the user's own"
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn dispatch(

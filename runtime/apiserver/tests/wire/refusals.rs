@@ -287,3 +287,23 @@ async fn finalizers_cannot_be_added_to_what_is_being_deleted_nor_deletion_undone
         409
     );
 }
+
+#[tokio::test]
+async fn acting_as_somebody_else_is_refused_and_not_ignored() {
+    let running = Running::start().await;
+    for header in [
+        "Impersonate-User",
+        "Impersonate-Group",
+        "Impersonate-Uid",
+        "Impersonate-Extra-scopes",
+    ] {
+        for path in [MAPS, "/apis"] {
+            let answer = admin(&running)
+                .send(Method::GET, path, &[(header, "bob")], Body::empty())
+                .await;
+            assert_eq!(answer.code, 403, "{header} {path}: {}", answer.body);
+            let text = answer.body["message"].as_str().unwrap_or_default();
+            assert!(text.contains("no impersonation"), "{text}");
+        }
+    }
+}

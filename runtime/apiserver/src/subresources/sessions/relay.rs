@@ -23,6 +23,8 @@ enum End {
     Closed,
     /// It was not heard.
     Silent,
+    /// The other side takes no more.
+    Unsent,
 }
 
 /// Pings at a fourth of `silence`, so that one that is lost does not end a session.
@@ -37,8 +39,15 @@ fn pings(silence: Duration) -> Interval {
 pub(super) async fn join(client: WebSocket, agent: WebSocket, host: &str, silence: Duration) {
     let (mut to_client, from_client) = client.split();
     let (mut to_agent, from_agent) = agent.split();
+    let up = async {
+        match pass(from_client, &mut to_agent, silence).await {
+            // The process may have ended without taking all: its status is on the way.
+            End::Unsent => std::future::pending().await,
+            end => end,
+        }
+    };
     let ended = tokio::select! {
-        end = pass(from_client, &mut to_agent, silence) => {
+        end = up => {
             tracing::debug!(host, ?end, "the client of a session went");
             None
         }
@@ -81,7 +90,7 @@ async fn pass(
         let heard_now = !matches!(message, Message::Ping(_));
         let asked = Instant::now();
         if to.send(message).await.is_err() {
-            return End::Closed;
+            return End::Unsent;
         }
         // Nobody listened while the other side was slow.
         heard = if heard_now {
