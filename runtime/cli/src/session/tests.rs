@@ -177,10 +177,10 @@ impl AsyncWrite for Slow {
         data: &[u8],
     ) -> std::task::Poll<std::io::Result<usize>> {
         use std::task::Poll;
-        if let Some(rest) = &mut self.rest {
-            if rest.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+        if let Some(rest) = &mut self.rest
+            && rest.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
         }
         // The first megabytes come slowly, so that everything behind them has to wait.
         self.rest =

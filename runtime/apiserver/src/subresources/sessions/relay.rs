@@ -76,6 +76,7 @@ async fn pass(
     let (mut pings, mut heard) = (pings(silence), Instant::now());
     loop {
         let message = tokio::select! {
+            biased;
             message = from.next() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Closed,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
