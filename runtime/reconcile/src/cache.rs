@@ -1,7 +1,7 @@
 //! A kind, watched once per process. Reads are local and see what this process
 //! wrote itself; everybody who depends on the kind is woken from the one watch.
 
-use crate::{Error, Resource};
+use crate::{Error, Resource, Rewatch};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use kube::api::ListParams;
@@ -63,7 +63,7 @@ impl<K: Resource> Cache<K> {
             listed: watch::Sender::new(false),
         });
         let weak = Arc::downgrade(&cache);
-        let events = watcher(Api::<K>::all(client.clone()), selector).default_backoff();
+        let events = watcher(Api::<K>::all(client.clone()), selector).backoff(Rewatch::default());
         tokio::spawn(async move {
             let mut events = std::pin::pin!(events.take_until(shutdown.cancelled_owned()));
             // What was known before a new listing, to tell who went while nobody watched.

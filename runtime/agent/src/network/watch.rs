@@ -5,6 +5,7 @@ use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use skysail_reconcile::Rewatch;
 use skysail_schemas::PortSpec;
 use skysail_schemas::port::Port;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ impl Drop for Followed {
 
 async fn follow(client: Client, fields: String, known: Arc<Mutex<Known>>, changed: Arc<Notify>) {
     let config = watcher::Config::default().fields(&fields);
-    let events = watcher(Api::<Port>::all(client), config).default_backoff();
+    let events = watcher(Api::<Port>::all(client), config).backoff(Rewatch::default());
     let mut events = std::pin::pin!(events);
     let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {
