@@ -131,7 +131,7 @@ impl Pids {
 #[tokio::test]
 async fn a_terminal_is_resized_while_its_process_does_not_read_its_input() {
     let script =
-        "stty -icanon; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.05; done";
+        "stty -icanon; trap 'stty size; exit 5' WINCH; sleep 60 & echo ready; wait";
     let mut client = process(script, true).await;
     wait_for(&mut client, "ready").await;
     for _ in 0..8 {
@@ -190,9 +190,10 @@ async fn a_client_that_ignores_the_window_is_held_back_and_noticed_when_it_goes(
 async fn a_client_that_goes_is_hung_up_on_and_who_ignores_that_is_killed() {
     let pids = Pids::new();
     let file = pids.file();
-    // One that cleans up when hung up on, one that does not care, and one that its parent left behind.
+    // One that cleans up when hung up on (it waits, since a shell that is just forking may miss a
+    // signal), one that does not care, and one that its parent left behind.
     let script = format!(
-        "(trap 'echo bye > {file}.bye; exit' HUP; : > {file}.armed; while :; do sleep 0.05; done) & echo $! >> {file};
+        "(trap 'echo bye > {file}.bye; exit' HUP; sleep 1000 & : > {file}.armed; wait) & echo $! >> {file};
          (trap '' HUP; exec sleep 1000) & echo $! >> {file};
          (sleep 1000 & echo $! >> {file});
          until [ -e {file}.armed ]; do sleep 0.01; done; rm {file}.armed; echo ready; cat"
