@@ -130,8 +130,7 @@ impl Pids {
 
 #[tokio::test]
 async fn a_terminal_is_resized_while_its_process_does_not_read_its_input() {
-    let script =
-        "stty -icanon; trap 'stty size; exit 5' WINCH; sleep 60 & echo ready; wait";
+    let script = "stty -icanon; trap 'stty size; exit 5' WINCH; sleep 60 & echo ready; wait";
     let mut client = process(script, true).await;
     wait_for(&mut client, "ready").await;
     for _ in 0..8 {
