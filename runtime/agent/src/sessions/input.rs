@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
+use rustix::termios::LocalModes;
 use skysail_schemas::session::{ENDED, RESIZE, STDIN, Size, WINDOW, taken};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ pub type Sink<S> = Arc<Mutex<SplitSink<WebSocketStream<S>, Message>>>;
 
 /// Ctrl-D.
 const END_OF_INPUT: u8 = 4;
+/// How long a program may take to take over its terminal, and between two looks whether it has.
+const TAKE_OVER: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
 /// What may wait, in bytes.
 const ROOM: usize = 4 * WINDOW;
 /// What a frame costs beside its bytes: single keystrokes come as frames too.
@@ -64,7 +68,7 @@ impl Queue {
 
 /// Takes what the client sends; returns when it has gone, or was not heard for `silence`.
 pub async fn receive<S>(
-    mut incoming: SplitStream<WebSocketStream<S>>,
+    incoming: &mut SplitStream<WebSocketStream<S>>,
     queue: Queue,
     terminal: Option<&OwnedFd>,
     sink: &Sink<S>,
@@ -118,7 +122,7 @@ where
 pub async fn carry<S>(
     mut waiting: Waiting,
     input: Box<dyn AsyncWrite + Send + Unpin>,
-    terminal: bool,
+    terminal: Option<&OwnedFd>,
     window: Option<&Sink<S>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -126,10 +130,13 @@ pub async fn carry<S>(
     let mut input = Some(input);
     let mut untold = 0;
     tell(window, 0).await;
+    if let Some(terminal) = terminal {
+        taken_over(terminal).await;
+    }
     while let Some((data, permit)) = waiting.0.recv().await {
         let Some(data) = data else {
             // A terminal does not end when one of its holders lets go: Ctrl-D tells its reader.
-            if let (Some(mut open), true) = (input.take(), terminal) {
+            if let (Some(mut open), true) = (input.take(), terminal.is_some()) {
                 let _ = open.write_all(&[END_OF_INPUT]).await;
                 let _ = open.flush().await;
             }
@@ -150,6 +157,20 @@ pub async fn carry<S>(
         }
     }
     std::future::pending().await
+}
+
+/// Waits until a program has taken over the terminal, as `lxc-attach` does for the one inside: it drops what was
+/// typed before. One that takes lines as they come keeps it waiting no longer than [`TAKE_OVER`].
+async fn taken_over(terminal: &OwnedFd) {
+    let waiting = async {
+        while rustix::termios::tcgetattr(terminal)
+            .is_ok_and(|t| t.local_modes.contains(LocalModes::ICANON))
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // Whatever it is, it gets its input.
+    let _ = tokio::time::timeout(TAKE_OVER, waiting).await;
 }
 
 async fn tell<S>(window: Option<&Sink<S>>, bytes: usize)

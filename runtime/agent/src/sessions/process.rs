@@ -21,6 +21,9 @@ use tokio_tungstenite::tungstenite::Message;
 /// What may still come out of a process that has ended: a child of it may hold the pipe open for ever.
 pub const LINGER: Duration = Duration::from_millis(300);
 
+/// How long a client may take to see how its process ended.
+const PARTING: Duration = Duration::from_secs(5);
+
 /// The process's ends of the streams.
 struct Streams {
     child: Child,
@@ -34,23 +37,29 @@ pub async fn run<S>(line: Line, socket: WebSocketStream<S>, silence: Duration) -
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sink, incoming) = socket.split();
+    let (sink, mut incoming) = socket.split();
     let sink = Arc::new(Mutex::new(sink));
     let status = match start(&line) {
         Err(message) => {
             serde_json::json!({ "metadata": {}, "status": "Failure", "reason": "InternalError", "message": message })
         }
-        Ok(streams) => match go(streams, incoming, &sink, line.window, silence).await {
+        Ok(streams) => match go(streams, &mut incoming, &sink, line.window, silence).await {
             Some(code) => exit_status(code),
             None => return Ok(()), // the client went, and so did what it started
         },
     };
-    let mut sink = sink.lock().await;
-    let frame = [&[STATUS][..], status.to_string().as_bytes()].concat();
-    sink.send(Message::binary(frame))
-        .await
-        .map_err(|e| e.to_string())?;
-    sink.close().await.map_err(|e| e.to_string())
+    let parting = async {
+        let mut sink = sink.lock().await;
+        let frame = [&[STATUS][..], status.to_string().as_bytes()].concat();
+        sink.send(Message::binary(frame))
+            .await
+            .map_err(|e| e.to_string())?;
+        sink.close().await.map_err(|e| e.to_string())
+    };
+    // What the client still sends is taken until it has seen the status: to hang up on it could lose that.
+    let seen = async { while let Some(Ok(_)) = incoming.next().await {} };
+    let (told, _) = tokio::join!(parting, tokio::time::timeout(PARTING, seen));
+    told
 }
 
 fn start(line: &Line) -> Result<Streams, String> {
@@ -120,7 +129,7 @@ fn with_terminal(program: &str, arguments: &[String]) -> std::io::Result<Streams
 /// The exit code, or `None` if the client went first.
 async fn go<S>(
     streams: Streams,
-    incoming: SplitStream<WebSocketStream<S>>,
+    incoming: &mut SplitStream<WebSocketStream<S>>,
     sink: &Sink<S>,
     window: bool,
     silence: Duration,
@@ -142,7 +151,7 @@ where
         .collect();
     let (queue, waiting) = input::queue();
     // Held until everything has ended: the end of its input is no hang-up.
-    let carrying = input::carry(waiting, input, terminal.is_some(), window.then_some(sink));
+    let carrying = input::carry(waiting, input, terminal.as_ref(), window.then_some(sink));
     tokio::pin!(carrying);
     let code = {
         let process = async {
