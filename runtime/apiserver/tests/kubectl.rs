@@ -380,3 +380,26 @@ async fn a_client_without_a_certificate_is_refused() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn the_objects_of_a_list_are_applied_and_a_mistake_in_one_is_named() {
+    let k = Kubectl::start().await;
+    let list = |spec: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: List
+items:
+- {{apiVersion: skysail.dev/v1alpha1, kind: Container, metadata: {{name: one}}, spec: {{image: debian, instanceType: small}}}}
+- {{apiVersion: skysail.dev/v1alpha1, kind: Container, metadata: {{name: two}}, spec: {{image: debian, {spec}}}}}
+"
+        )
+    };
+    let made = k.feed("apply -f -", &list("instanceType: small")).await;
+    assert_eq!(
+        made,
+        "container.skysail.dev/one created\ncontainer.skysail.dev/two created\n"
+    );
+    let refused = k.refused("apply -f -", &list("instanceTyp: small")).await;
+    assert!(refused.contains("instanceTyp"), "{refused}");
+}

@@ -295,11 +295,12 @@ fn title(word: &str) -> String {
         .unwrap_or_default()
 }
 
-/// `GET /openapi/v2` with `Accept` [`V2_MEDIA_TYPE`]: a document without models (`swagger` and `info` only).
+/// `GET /openapi/v2` as [`V2_MEDIA_TYPE`]: a document without models (`swagger` and `info` only).
 /// Clients that insist on the old format find one and nothing in it.
 pub const V2_DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x07skysail\x12\x050.1.0";
-/// The only media type of [`V2_DOCUMENT`].
-pub const V2_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The only media type of [`V2_DOCUMENT`]. Clients ask for `…spec.v2@v1.0+protobuf`, but an `@` is
+/// no token of RFC 9110 and their own parsers refuse it in an answer; Kubernetes answers this too.
+pub const V2_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 #[cfg(test)]
 mod tests {
