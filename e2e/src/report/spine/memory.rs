@@ -7,16 +7,20 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 const HOST: &str = "west-2";
+/// So small that 50 fit on a host of the quickstart.
+const MINI: &str = "apiVersion: skysail.dev/v1alpha1\nkind: InstanceType\nmetadata: {name: mini, namespace: acme}\n\
+    spec: {cpu: 20m, memory: 16Mi, disk: 16Mi}\n";
 
 pub fn measure(cluster: &Cluster, report: &mut Report) -> Result<()> {
     super::start::small(cluster)?;
+    cluster.apply(MINI)?.ok()?;
     for count in [0usize, 10, 50] {
         let mut manifest = String::new();
         for i in 0..count {
             writeln!(
                 manifest,
                 "---\napiVersion: skysail.dev/v1alpha1\nkind: Container\nmetadata: {{name: m{i}, namespace: acme, labels: {{probe: memory}}}}\n\
-                 spec: {{image: small, instanceType: tiny, networks: [{{name: private}}], placement: {{host: {HOST}}}}}"
+                 spec: {{image: small, instanceType: mini, networks: [{{name: private}}], placement: {{host: {HOST}}}}}"
             )?;
         }
         if count > 0 {
