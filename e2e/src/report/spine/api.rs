@@ -7,15 +7,15 @@ use std::process::Command;
 
 pub fn measure(_: &Cluster, report: &mut Report) -> Result<()> {
     // Creates next to raw etcd's puts; the trait's law is what the ratio costs.
-    bench(report, "skysail-store", "spine.store")?;
-    bench(report, "skysail-apiserver", "spine.api")
+    bench(report, "skysail-store", "bench", "spine.store")?;
+    bench(report, "skysail-apiserver", "bench_api", "spine.api")
 }
 
 /// Runs a crate's own benchmark, which prints a JSON object per figure.
-fn bench(report: &mut Report, package: &str, prefix: &str) -> Result<()> {
+fn bench(report: &mut Report, package: &str, example: &str, prefix: &str) -> Result<()> {
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args(["run", "--release", "--quiet", "--locked", "-p", package])
-        .args(["--example", "bench"])
+        .args(["--example", example])
         .output()?;
     ensure!(
         output.status.success(),

@@ -1,7 +1,7 @@
 //! The API over TLS on the embedded store: creates per second, a list of 10 000 objects,
 //! and how long a change takes to reach 100 watchers.
 //!
-//! `cargo run -p skysail-apiserver --release --example bench` prints one JSON object per
+//! `cargo run -p skysail-apiserver --release --example bench_api` prints one JSON object per
 //! line: name, value, unit. Client and server share the machine's processors.
 
 #![allow(
