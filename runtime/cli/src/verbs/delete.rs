@@ -5,7 +5,7 @@ use crate::manifest;
 use crate::print::Output;
 use crate::refusal::explain;
 use crate::request::{self, url};
-use crate::verbs::get::together;
+use crate::verbs::get::{Selector, together};
 use crate::verbs::wait::names_of;
 use crate::waiting::{self, Wish};
 use anyhow::{Context as _, Result, ensure};
@@ -37,15 +37,8 @@ pub struct Delete {
     /// All objects of the kind in the namespace
     #[arg(long)]
     all: bool,
-    /// Objects with these labels
-    #[arg(
-        short = 'l',
-        long = "selector",
-        value_name = "LABELS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    labels: String,
+    #[command(flatten)]
+    selector: Selector,
     /// Return when the objects are gone, not when deletion has begun
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     wait: bool,
@@ -111,7 +104,7 @@ async fn named<'a>(
 ) -> Result<Vec<Target<'a>>> {
     let mut targets = vec![];
     for (kind, mut names) in kinds.select(&args.what)? {
-        let selected = args.all || !args.labels.is_empty();
+        let selected = args.all || !args.selector.labels.is_empty();
         ensure!(
             selected || !names.is_empty(),
             "{}: which objects? Give names, --all or -l",
@@ -123,7 +116,7 @@ async fn named<'a>(
             kind.resource.plural
         );
         if selected {
-            names = names_of(client, kind, namespace, &args.labels).await?;
+            names = names_of(client, kind, namespace, &args.selector.labels).await?;
             if names.is_empty() {
                 eprintln!("{}: nothing is selected", kind.resource.plural);
             }

@@ -4,7 +4,7 @@ use crate::kinds::{Kind, Kinds};
 use crate::print::{Output, clean};
 use crate::refusal::explain;
 use crate::request::{self, JSON, url};
-use crate::verbs::get::{Scope, together, yaml};
+use crate::verbs::get::{Scope, Selector, together, yaml};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,15 +21,8 @@ pub struct Describe {
     what: Vec<String>,
     #[command(flatten)]
     scope: Scope,
-    /// Only objects with these labels
-    #[arg(
-        short = 'l',
-        long = "selector",
-        value_name = "LABELS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    labels: String,
+    #[command(flatten)]
+    selector: Selector,
 }
 
 /// Runs the verb.
@@ -51,7 +44,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Describe) -> Result
         if names.is_empty() {
             let url = url(
                 &kind.path(namespace, None),
-                &[("labelSelector", &args.labels)],
+                &[("labelSelector", &args.selector.labels)],
             );
             let list = request::get(client, &url, JSON)
                 .await

@@ -4,7 +4,7 @@ use crate::kinds::{Kind, Kinds};
 use crate::print::Output;
 use crate::refusal::explain;
 use crate::request::{self, JSON, url};
-use crate::verbs::get::together;
+use crate::verbs::get::{Selector, together};
 use crate::waiting::{self, Wish};
 use anyhow::{Result, ensure};
 use futures::future::join_all;
@@ -35,15 +35,8 @@ pub struct Wait {
     /// All objects of the kind that are there now
     #[arg(long)]
     all: bool,
-    /// All objects with these labels that are there now
-    #[arg(
-        short = 'l',
-        long = "selector",
-        value_name = "LABELS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    labels: String,
+    #[command(flatten)]
+    selector: Selector,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +87,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Wait) -> Result<()>
     let namespace = args.namespace.as_deref().unwrap_or(default);
     let mut objects = vec![];
     for (kind, names) in kinds.select(&args.what)? {
-        let selected = args.all || !args.labels.is_empty();
+        let selected = args.all || !args.selector.labels.is_empty();
         ensure!(
             selected || !names.is_empty(),
             "{}: which objects? Give names, --all or -l",
@@ -106,7 +99,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Wait) -> Result<()>
             kind.resource.plural
         );
         let names = if selected {
-            names_of(client, kind, namespace, &args.labels).await?
+            names_of(client, kind, namespace, &args.selector.labels).await?
         } else {
             names
         };

@@ -24,15 +24,8 @@ pub struct Get {
     what: Vec<String>,
     #[command(flatten)]
     scope: Scope,
-    /// Only objects with these labels, for example app=web,tier!=db
-    #[arg(
-        short = 'l',
-        long = "selector",
-        value_name = "LABELS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    labels: String,
+    #[command(flatten)]
+    selector: Selector,
     /// Only objects with these fields, for example status.host=h1
     #[arg(
         long = "field-selector",
@@ -61,6 +54,20 @@ pub struct Scope {
     /// Every namespace
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+}
+
+/// Which objects, by their labels.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Selector {
+    /// Only objects with these labels, for example app=web,tier!=db
+    #[arg(
+        short = 'l',
+        long = "selector",
+        value_name = "LABELS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub labels: String,
 }
 
 impl Scope {
@@ -165,7 +172,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Get) -> Result<()> 
                 kind.object(None, &names[0])
             );
             ensure!(
-                args.labels.is_empty() && args.fields.is_empty(),
+                args.selector.labels.is_empty() && args.fields.is_empty(),
                 "{}: give names or selectors, not both",
                 kind.resource.plural
             );
@@ -174,7 +181,7 @@ pub async fn run(client: &kube::Client, default: &str, args: Get) -> Result<()> 
             kind,
             names,
             namespace,
-            labels: &args.labels,
+            labels: &args.selector.labels,
             fields: &args.fields,
         });
     }
