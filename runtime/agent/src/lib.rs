@@ -11,6 +11,7 @@
 //! control group (`KillMode=process` in a systemd unit): the containers' monitors are
 //! its children at first.
 
+pub mod checkpoint;
 pub mod command;
 pub mod container;
 pub mod heartbeat;
