@@ -189,10 +189,10 @@ async fn a_client_that_ignores_the_window_is_held_back_and_noticed_when_it_goes(
 async fn a_client_that_goes_is_hung_up_on_and_who_ignores_that_is_killed() {
     let pids = Pids::new();
     let file = pids.file();
-    // One that cleans up when hung up on (it waits, since a shell that is just forking may miss a
-    // signal), one that does not care, and one that its parent left behind.
+    // One that cleans up when hung up on (bash: the `wait` of dash loses a signal that comes just
+    // before it blocks), one that does not care, and one that its parent left behind.
     let script = format!(
-        "(trap 'echo bye > {file}.bye; exit' HUP; sleep 1000 & : > {file}.armed; wait) & echo $! >> {file};
+        "bash -c \"trap 'echo bye > {file}.bye; exit' HUP; sleep 1000 & : > {file}.armed; wait\" & echo $! >> {file};
          (trap '' HUP; exec sleep 1000) & echo $! >> {file};
          (sleep 1000 & echo $! >> {file});
          until [ -e {file}.armed ]; do sleep 0.01; done; rm {file}.armed; echo ready; cat"
