@@ -49,38 +49,6 @@ pub fn exec(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-pub fn copies(cluster: &Cluster) -> Result<()> {
-    let here = tempfile::tempdir()?;
-    let (site, back) = (here.path().join("site"), here.path().join("back"));
-    std::fs::create_dir_all(site.join("deep/er"))?;
-    std::fs::create_dir(&back)?;
-    std::fs::write(site.join("deep/er/page"), "hello")?;
-    std::fs::write(site.join("large"), vec![7; 3 << 20])?;
-    std::os::unix::fs::symlink("deep/er/page", site.join("link"))?;
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    cluster
-        .skysail(&["cp", "-n", "acme", &text(&site), "db:/srv"])?
-        .ok()?;
-    let inside = cluster
-        .exec("acme", "db", &["cat", "/srv/site/link"])?
-        .ok()?;
-    ensure!(inside == "hello", "{inside:?}");
-    cluster
-        .skysail(&["cp", "-n", "acme", "db:/srv/site", &text(&back)])?
-        .ok()?;
-    let same = Command::new("diff")
-        .args(["-r", "--no-dereference"])
-        .args([&site, &back.join("site")])
-        .output()?;
-    ensure!(same.status.success(), "{:?}", same);
-    let missing = cluster.skysail(&["cp", "-n", "acme", "db:/no/such/file", &text(&back)])?;
-    ensure!(missing.code != Some(0), "a missing file was copied");
-    cluster
-        .exec("acme", "db", &["rm", "-r", "/srv/site"])?
-        .ok()
-        .map(drop)
-}
-
 pub fn logs(cluster: &Cluster) -> Result<()> {
     let logs = cluster.skysail(&["logs", "-n", "acme", "db"])?.ok()?;
     ensure!(

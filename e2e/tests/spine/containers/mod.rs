@@ -1,6 +1,7 @@
 //! What a container is promised: its limits, its life, and the ways into it.
 
 mod access;
+mod copies;
 mod life;
 mod limits;
 
@@ -41,7 +42,15 @@ pub const CASES: &[Case] = &[
     ),
     ("egress_of_a_network_can_be_switched", life::egress),
     ("exec_passes_input_output_and_exit_codes", access::exec),
-    ("cp_copies_both_ways", access::copies),
+    (
+        "cp_copies_both_ways_with_content_mode_and_owner",
+        copies::both_ways,
+    ),
+    ("a_copy_of_what_is_not_there_says_so", copies::of_nothing),
+    (
+        "a_copy_that_breaks_off_says_so_and_leaves_nothing",
+        copies::broken_off,
+    ),
     ("logs_show_the_boot", access::logs),
     (
         "the_console_is_typed_into_and_left_without_harm",

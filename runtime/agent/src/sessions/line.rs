@@ -24,6 +24,13 @@ for from in "$new"/* "$new"/.[!.]*; do
 done
 "#;
 
+/// Packs `$2` of the folder `$1` into a tar stream.
+const OUT: &str = r#"
+path=${1%/}/$2
+[ -e "$path" ] || [ -L "$path" ] || { echo "$path: there is no such file or folder in the container" >&2; exit 1; }
+exec tar -c -f - -C "$1" -- "$2"
+"#;
+
 /// A program with its arguments, and how it is attached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
@@ -102,7 +109,7 @@ pub fn of(offer: &Offer, paths: &Paths) -> Line {
                 if name.is_empty() { "." } else { name },
             );
             Line {
-                command: inside(words(&["tar", "-c", "-f", "-", "-C", folder, "--", name])),
+                command: inside(words(&["sh", "-c", OUT, "skysail-cp", folder, name])),
                 tty: false,
                 window,
             }
@@ -199,12 +206,12 @@ mod tests {
 
     #[test]
     fn files_are_packed_by_their_own_name() {
-        assert!(line("files", "path=/etc/hosts").ends_with("tar -c -f - -C /etc -- hosts"));
+        assert!(line("files", "path=/etc/hosts").ends_with(" skysail-cp /etc hosts"));
         assert!(
-            line("files", "path=etc").ends_with("tar -c -f - -C / -- etc"),
+            line("files", "path=etc").ends_with(" skysail-cp / etc"),
             "a relative path is not the whole root"
         );
-        assert!(line("files", "path=/").ends_with("tar -c -f - -C / -- ."));
+        assert!(line("files", "path=/").ends_with(" skysail-cp / ."));
         assert!(line("files", "path=/srv&into=true").ends_with(" skysail-cp /srv"));
     }
 }

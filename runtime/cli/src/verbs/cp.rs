@@ -15,6 +15,9 @@ pub struct Cp {
     /// Namespace of the container
     #[arg(short, long)]
     namespace: Option<String>,
+    /// Out of a container: keep owners (by number) and special mode bits too, as root may. Into one they are always kept
+    #[arg(short, long)]
+    preserve: bool,
     /// A local path, or CONTAINER:PATH
     source: String,
     /// The folder to copy into: a local one, or CONTAINER:FOLDER
@@ -40,20 +43,24 @@ pub async fn run(client: &kube::Client, default: &str, args: Cp) -> Result<i32> 
         action: "files",
         query,
     };
-    match (remote(&args.source), remote(&args.target)) {
-        (None, Some((container, folder))) => {
-            let query = vec![("into", "true".into()), ("path", folder.into())];
-            upload(client, &files(container, query), &args.source).await
-        }
-        (Some((container, path)), None) => {
-            let session = files(container, vec![("path", path.into())]);
-            tokio::select! {
-                copied = download(client, &session, &args.source, Path::new(&args.target)) => copied,
-                // Dropping the copy removes what is not complete.
-                _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was copied"),
+    let copy = async {
+        match (remote(&args.source), remote(&args.target)) {
+            (None, Some((container, folder))) => {
+                let query = vec![("into", "true".into()), ("path", folder.into())];
+                upload(client, &files(container, query), &args.source).await
             }
+            (Some((container, path)), None) => {
+                let session = files(container, vec![("path", path.into())]);
+                let folder = Path::new(&args.target);
+                download(client, &session, &args.source, folder, args.preserve).await
+            }
+            _ => bail!("one side must be CONTAINER:PATH and the other a local path"),
         }
-        _ => bail!("one side must be CONTAINER:PATH and the other a local path"),
+    };
+    tokio::select! {
+        copied = copy => copied,
+        // Whichever side is written to removes what is not complete, here by dropping the copy.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was copied"),
     }
 }
 
@@ -66,7 +73,7 @@ async fn upload(client: &kube::Client, session: &Session, source: &str) -> Resul
         .file_name()
         .context("the root folder cannot be copied")?;
     let mut tar = Command::new("tar")
-        .args(["-c", "-f", "-", "-C"])
+        .args(["-c", "--numeric-owner", "-f", "-", "-C"])
         .arg(path.parent().unwrap_or(Path::new("/")))
         .arg("--")
         .arg(name)
@@ -76,7 +83,9 @@ async fn upload(client: &kube::Client, session: &Session, source: &str) -> Resul
         .context("tar")?;
     let input = tar.stdout.take().context("tar")?;
     let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
-    let code = session::stream(client, session, input, &mut out, &mut err, None).await?;
+    let code = session::stream(client, session, input, &mut out, &mut err, None)
+        .await
+        .with_context(|| format!("{source} was not copied"))?;
     // Where the other side refused, it said so, and this one could not write on.
     ensure!(
         code != 0 || tar.wait().await?.success(),
@@ -91,6 +100,7 @@ async fn download(
     session: &Session,
     source: &str,
     folder: &Path,
+    preserve: bool,
 ) -> Result<i32> {
     ensure!(
         folder.is_dir(),
@@ -98,8 +108,14 @@ async fn download(
         folder.display()
     );
     let arriving = Arriving::below(folder)?;
+    // A container's owners mean nothing here, and a file of its root that runs as ours would be a trap.
+    let whose = match preserve {
+        true => ["--same-owner", "--same-permissions"],
+        false => ["--no-same-owner", "--no-same-permissions"],
+    };
     let mut tar = Command::new("tar")
-        .args(["-x", "--no-same-owner", "--no-same-permissions", "-f", "-"])
+        .args(["-x", "--numeric-owner", "-f", "-"])
+        .args(whose)
         .arg("-C")
         .arg(&arriving.0)
         .stdin(Stdio::piped())
@@ -108,7 +124,9 @@ async fn download(
         .context("tar")?;
     let mut output = tar.stdin.take().context("tar")?;
     let (input, mut err) = (tokio::io::empty(), tokio::io::stderr());
-    let code = session::stream(client, session, input, &mut output, &mut err, None).await?;
+    let code = session::stream(client, session, input, &mut output, &mut err, None)
+        .await
+        .with_context(|| format!("{source} was not copied"))?;
     drop(output);
     if tar.wait().await?.success() {
         settle(&arriving.0, folder)?;
