@@ -211,6 +211,9 @@ pub struct ContainerStatus {
     /// What it uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<ContainerUsage>,
+    /// Its last Migration that came to the point of changing `host`. Written by the agent of its source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_migration: Option<LastMigration>,
     /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them; `DiskLimited` beside them.
     pub conditions: Vec<Condition>,
 }
@@ -285,6 +288,25 @@ pub struct Address {
     pub address: Ipv4Addr,
     /// The hardware address.
     pub mac: String,
+}
+
+/// The last Migration of a container.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastMigration {
+    /// The Migration.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The host that had the container.
+    pub from: String,
+    /// The host that was to get it.
+    pub to: String,
+    /// Whether it got it.
+    pub moved: bool,
+    /// When that was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
 }
 
 /// Measured use of a container.

@@ -80,6 +80,7 @@ pub fn all() -> Vec<Kind> {
         kind::<crate::Network, crate::NetworkSpec>(),
         kind::<crate::Container, crate::ContainerSpec>(),
         kind::<crate::ContainerSet, crate::ContainerSetSpec>(),
+        kind::<crate::Migration, crate::MigrationSpec>(),
         kind::<crate::Port, crate::PortSpec>(),
         kind::<crate::Segment, crate::SegmentSpec>(),
     ]

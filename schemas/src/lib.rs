@@ -11,7 +11,8 @@
 //!  ├─ InstanceType  the tenant's own size of container
 //!  ├─ Network       the tenant's private network; owns one Segment
 //!  ├─ ContainerSet  a template and a count; owns Containers
-//!  └─ Container     a system container; owns one Port per network
+//!  ├─ Container     a system container; owns one Port per network
+//!  └─ Migration     one move of a Container to another host
 //! Port           (made by Skysail) one container's address on one network, and the host where it is
 //! Segment        (made by Skysail) the claim on one VXLAN network identifier (VNI)
 //! ```
@@ -30,6 +31,7 @@ pub mod cloud;
 pub mod condition;
 pub mod container;
 pub mod container_set;
+pub mod duration;
 pub mod generate;
 pub mod host;
 pub mod identity;
@@ -37,6 +39,7 @@ pub mod image;
 pub mod instance_type;
 pub mod kinds;
 pub mod machine_type;
+pub mod migration;
 pub mod network;
 pub mod port;
 pub mod quantity;
@@ -51,6 +54,7 @@ pub use host::{Host, HostSpec, HostStatus};
 pub use image::{Image, ImageSpec, ImageStatus};
 pub use instance_type::{InstanceType, InstanceTypeSpec};
 pub use machine_type::{MachineType, MachineTypeSpec};
+pub use migration::{Migration, MigrationSpec, MigrationStatus};
 pub use network::{Network, NetworkSpec, NetworkStatus};
 pub use port::{Port, PortSpec};
 pub use segment::{Segment, SegmentSpec};

@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skysail_schemas::{
-    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Network, kinds,
+    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Migration, Network,
+    kinds,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
         "Network" => through::<Network>(object),
         "Container" => through::<Container>(object),
         "ContainerSet" => through::<ContainerSet>(object),
+        "Migration" => through::<Migration>(object),
         other => panic!("a manifest of kind {other}: add it here"),
     }
 }
