@@ -6,7 +6,8 @@ use kube::runtime::watcher::Config;
 use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
-    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Network, Port, Segment,
+    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Migration, Network,
+    Port, Segment,
 };
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Context {
     pub containers: Arc<Cache<Container>>,
     /// Container sets.
     pub container_sets: Arc<Cache<ContainerSet>>,
+    /// Migrations.
+    pub migrations: Arc<Cache<Migration>>,
     /// Ports.
     pub ports: Arc<Cache<Port>>,
     /// Segments.
@@ -68,6 +71,7 @@ impl Context {
             networks: cache!(),
             containers: cache!(),
             container_sets: cache!(),
+            migrations: cache!(),
             ports: cache!(),
             segments: cache!(),
             client,

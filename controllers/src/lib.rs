@@ -16,6 +16,7 @@ pub mod container_set;
 pub mod context;
 pub mod host;
 pub mod image;
+pub mod migration;
 pub mod network;
 mod owner;
 pub mod placement;
@@ -63,6 +64,10 @@ pub const ALL: &[Controller] = &[
     Controller {
         name: "container-set",
         run: |c, stop| Box::pin(container_set::run(c, stop)),
+    },
+    Controller {
+        name: "migration",
+        run: |c, stop| Box::pin(migration::run(c, stop)),
     },
 ];
 

@@ -124,7 +124,8 @@ impl Sweep for Placement {
             c.images.ready(),
             c.instance_types.ready(),
             c.clouds.ready(),
-            c.namespaces.ready()
+            c.namespaces.ready(),
+            c.migrations.ready()
         );
         self.settle().await?;
         let containers = c.containers.list();
@@ -145,6 +146,7 @@ impl Sweep for Placement {
             images: c.images.list(),
             instance_types: c.instance_types.list(),
             clouds: c.clouds.list(),
+            migrations: c.migrations.list(),
             privileged: c
                 .namespaces
                 .list()

@@ -8,18 +8,21 @@
 //! binding is one compare-and-swap of the status, so a Container never gets two
 //! Hosts; the agent's finalizer is there before the binding; a write whose answer
 //! was lost is looked up before anything else is placed.
-//! Woken by: Containers that wait or go, Hosts, Images, InstanceTypes, Clouds, Namespaces.
+//! Woken by: Containers that wait or go, Hosts, Images, InstanceTypes, Clouds, Namespaces, finished Migrations.
+//!
+//! Migrations that were accepted take room on their targets too.
 //!
 //! `snapshot.rs` is the immutable view, `filter.rs` says which Hosts are possible
 //! and why the others are not, `score.rs` which is best, `place.rs` puts them
-//! together, `plan.rs` places a batch.
+//! together, `plan.rs` places a batch, `elsewhere.rs` finds another Host for what is to move.
 
 mod apply;
+pub(crate) mod elsewhere;
 mod filter;
 mod place;
 mod plan;
 mod score;
-mod snapshot;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +56,9 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         of(&context.instance_types, |_| true),
         of(&context.clouds, |_| true),
         of(&context.namespaces, |_| true),
+        of(&context.migrations, |m| {
+            m.status.as_ref().is_some_and(|s| s.phase.is_finished())
+        }),
     ]);
     run_sweep(Placement::new(context.clone()), wakes, shutdown).await;
 }

@@ -127,7 +127,7 @@ fn larger_than_any(container: &Container, wanted: Resources, hosts: &[HostView])
     ))
 }
 
-fn plural(hosts: usize) -> String {
+pub(super) fn plural(hosts: usize) -> String {
     if hosts == 1 {
         "1 host".to_owned()
     } else {
@@ -136,7 +136,7 @@ fn plural(hosts: usize) -> String {
 }
 
 /// `2 too small in memory by 128Mi, 1 cordoned`: the most frequent first, the least that is missing.
-fn explain(refusals: &[&Refusal]) -> String {
+pub(super) fn explain(refusals: &[&Refusal]) -> String {
     let mut groups: BTreeMap<String, (usize, Option<(u64, String)>)> = BTreeMap::new();
     for refusal in refusals {
         let (count, least) = groups.entry(refusal.group()).or_default();

@@ -8,7 +8,7 @@ use skysail_schemas::condition;
 use skysail_schemas::container::Allocation;
 use skysail_schemas::host::{HostPhase, Resources, Taint};
 use skysail_schemas::instance_type::Profile;
-use skysail_schemas::{Cloud, Container, Host, Image, InstanceType};
+use skysail_schemas::{Cloud, Container, Host, Image, InstanceType, Migration};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -79,8 +79,20 @@ pub struct Objects {
     pub instance_types: Vec<Arc<InstanceType>>,
     /// Clouds.
     pub clouds: Vec<Arc<Cloud>>,
+    /// Migrations.
+    pub migrations: Vec<Arc<Migration>>,
     /// Namespaces where containers may be privileged.
     pub privileged: BTreeSet<String>,
+}
+
+/// Accepted Migrations that are not finished: the target of each Container that is on its way.
+fn arriving(migrations: &[Arc<Migration>]) -> BTreeMap<(String, String), String> {
+    let target = |m: &Arc<Migration>| {
+        let status = m.status.as_ref().filter(|s| !s.phase.is_finished())?;
+        let key = (m.namespace().unwrap_or_default(), m.spec.container.clone());
+        Some((key, status.target.clone()?))
+    };
+    migrations.iter().filter_map(target).collect()
 }
 
 impl Snapshot {
@@ -99,16 +111,24 @@ impl Snapshot {
             .map(|h| (h.name_any(), HostView::new(h, &clouds, now)))
             .collect();
         let mut waiting = vec![];
+        let arriving = arriving(&objects.migrations);
         for container in objects.containers {
             let status = container.status.as_ref();
             match status.and_then(|s| s.host.as_ref()) {
                 Some(host) => {
-                    if let Some(host) = hosts.get_mut(host) {
-                        let taken = status
-                            .and_then(|s| s.allocation.as_ref())
-                            .map(Allocation::resources)
-                            .unwrap_or_default();
-                        host.take(taken, resident(&container, &instance_types));
+                    let key = (
+                        container.namespace().unwrap_or_default(),
+                        container.name_any(),
+                    );
+                    let target = arriving.get(&key).filter(|target| *target != host);
+                    let taken = status
+                        .and_then(|s| s.allocation.as_ref())
+                        .map(Allocation::resources)
+                        .unwrap_or_default();
+                    for name in std::iter::once(host).chain(target) {
+                        if let Some(host) = hosts.get_mut(name) {
+                            host.take(taken, resident(&container, &instance_types));
+                        }
                     }
                 }
                 None if container.meta().deletion_timestamp.is_none() => waiting.push(container),
@@ -204,6 +224,16 @@ impl HostView {
         self.used.memory = self.used.memory.saturating_add(taken.memory);
         self.used.disk = self.used.disk.saturating_add(taken.disk);
         self.containers.push(resident);
+    }
+
+    /// Counts one Container less.
+    pub fn release(&mut self, taken: Resources, resident: &Resident) {
+        self.used.cpu = self.used.cpu.saturating_sub(taken.cpu);
+        self.used.memory = self.used.memory.saturating_sub(taken.memory);
+        self.used.disk = self.used.disk.saturating_sub(taken.disk);
+        if let Some(at) = self.containers.iter().position(|r| r == resident) {
+            self.containers.swap_remove(at);
+        }
     }
 
     /// What is left.
