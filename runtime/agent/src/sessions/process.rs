@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
@@ -64,12 +65,26 @@ where
 
 fn start(line: &Line) -> Result<Streams, String> {
     let (program, arguments) = line.command.split_first().ok_or("no command")?;
-    if line.tty {
-        with_terminal(program, arguments)
-    } else {
-        with_pipes(program, arguments)
-    }
-    .map_err(|e| format!("{program}: {e}"))
+    let started = hear_signals().and_then(|()| {
+        if line.tty {
+            with_terminal(program, arguments)
+        } else {
+            with_pipes(program, arguments)
+        }
+    });
+    started.map_err(|e| format!("{program}: {e}"))
+}
+
+/// A signal that the agent was started to ignore (`nohup`, a job of a script) would be ignored by
+/// what it runs as well, for good: only what is handled becomes the default at execve(2).
+fn hear_signals() -> std::io::Result<()> {
+    [
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+    ]
+    .into_iter()
+    .try_for_each(|kind| signal(kind).map(drop))
 }
 
 fn with_pipes(program: &str, arguments: &[String]) -> std::io::Result<Streams> {
