@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command as Process;
 
 /// Why a program did not do its work.
@@ -189,9 +189,7 @@ impl Held {
             stdin.write_all(b".").await.ok()?;
             stdin.flush().await.ok()?;
             let mut answer = [0];
-            tokio::io::AsyncReadExt::read_exact(stdout, &mut answer)
-                .await
-                .ok()
+            AsyncReadExt::read_exact(stdout, &mut answer).await.ok()
         };
         let limit = Duration::from_secs(10);
         match tokio::time::timeout(limit, echo).await {
@@ -225,6 +223,21 @@ pub struct Feed {
     line: String,
     child: tokio::process::Child,
     stdin: Option<tokio::process::ChildStdin>,
+    /// What it says, read while it is fed: one whose words nobody reads would read no more itself.
+    said: tokio::task::JoinHandle<Vec<u8>>,
+}
+
+/// The first of what a program says: a cause comes before what follows from it.
+const FIRST: usize = 4 << 10;
+
+/// Reads all and returns the beginning.
+async fn beginning(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+    let (mut kept, mut buffer) = (vec![], [0; 1024]);
+    while let Ok(size @ 1..) = from.read(&mut buffer).await {
+        let room = FIRST - kept.len();
+        kept.extend_from_slice(&buffer[..size.min(room)]);
+    }
+    kept
 }
 
 impl Feed {
@@ -249,10 +262,18 @@ impl Feed {
             cause: e.to_string(),
         })?;
         let stdin = child.stdin.take();
+        let said = child.stderr.take();
+        let said = tokio::spawn(async move {
+            match said {
+                Some(said) => beginning(said).await,
+                None => vec![],
+            }
+        });
         Ok(Self {
             line: format!("{program} {}", args.join(" ")),
             child,
             stdin,
+            said,
         })
     }
 
@@ -274,7 +295,12 @@ impl Feed {
     pub async fn end(mut self) -> Result<(), Failure> {
         drop(self.stdin.take());
         let limit = Duration::from_secs(120);
-        let output = match tokio::time::timeout(limit, self.child.wait_with_output()).await {
+        let ended = async {
+            let status = self.child.wait().await?;
+            let said = self.said.await.unwrap_or_default();
+            Ok::<_, std::io::Error>((status, said))
+        };
+        let (status, said) = match tokio::time::timeout(limit, ended).await {
             Err(_) => {
                 return Err(Failure::TimedOut {
                     line: self.line,
@@ -287,16 +313,20 @@ impl Feed {
                     cause: e.to_string(),
                 });
             }
-            Ok(Ok(output)) => output,
+            Ok(Ok(ended)) => ended,
         };
-        if output.status.success() {
+        if status.success() {
             return Ok(());
         }
-        let output_text = tail(&String::from_utf8_lossy(&output.stderr));
+        let first: Vec<_> = String::from_utf8_lossy(&said)
+            .lines()
+            .take(3)
+            .map(str::to_owned)
+            .collect();
         Err(Failure::Failed {
             line: self.line,
-            code: output.status.code().unwrap_or(-1),
-            output: output_text,
+            code: status.code().unwrap_or(-1),
+            output: tail(&first.join("\n")),
         })
     }
 }
@@ -316,6 +346,28 @@ fn tail(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_fed_program_may_complain_as_much_as_it_likes() {
+        let line = "while read l; do echo no room for $l >&2; done; exit 2";
+        let mut feed = Feed::start("sh", ["-c", line]).unwrap();
+        let fed = async {
+            for _ in 0..20 {
+                feed.write("abcdefg\n".repeat(1000).as_bytes())
+                    .await
+                    .unwrap();
+            }
+            feed.end().await
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), fed).await;
+        match ended.expect("it hangs") {
+            Err(Failure::Failed { code, output, .. }) => {
+                assert_eq!(code, 2);
+                assert!(output.starts_with("no room for abcdefg"), "{output}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[tokio::test]
     async fn what_a_program_prints_is_returned() {

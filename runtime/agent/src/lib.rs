@@ -144,7 +144,7 @@ pub async fn serve(
             format!("{} cannot be used: {e}", data_dir.display()),
         )
     };
-    let images = Images::open(data_dir.join("images"), client.clone()).map_err(unusable)?;
+    let images = Images::open(&host, data_dir.join("images"), client.clone()).map_err(unusable)?;
     std::fs::create_dir_all(data_dir.join("containers")).map_err(unusable)?;
     let (alarms, alarmed) = tokio::sync::mpsc::unbounded_channel::<Id>();
     let paths = Paths::new(&data_dir);

@@ -4,6 +4,7 @@ mod access;
 mod copies;
 mod life;
 mod limits;
+mod storage;
 
 use crate::Case;
 use anyhow::{Context, Result, ensure};
@@ -27,6 +28,10 @@ pub const CASES: &[Case] = &[
         limits::disk,
     ),
     ("no_container_sees_another_ones_files", limits::files),
+    (
+        "an_image_that_fills_the_disk_of_its_host_is_said_and_heals",
+        storage::full,
+    ),
     ("user_data_runs_at_the_first_boot_only", life::user_data),
     (
         "a_stopped_container_starts_with_its_address_and_files",

@@ -8,8 +8,8 @@ use std::time::Duration;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// An init that ran this long was no failed start.
 const SETTLED: SignedDuration = SignedDuration::from_secs(10);
-/// After how long a failed fetch is tried again.
-const FETCH_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// How often it is looked whether a failed fetch is worth another try: room on the disk comes without an event.
+const FETCH_LOOK: SignedDuration = SignedDuration::from_secs(2);
 /// How long the layer of a container that left without a farewell is kept.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(1);
 
@@ -24,8 +24,8 @@ pub enum ImageState {
     Present,
     /// It could not be fetched or unpacked.
     Failed {
-        /// When.
-        at: Timestamp,
+        /// When it is worth another try.
+        again: Timestamp,
         /// CamelCase word.
         reason: String,
         /// What happened and the way out.
@@ -246,15 +246,15 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
             );
         }
         ImageState::Failed {
-            at,
+            again,
             reason,
             message,
         } => {
-            let again = *at + FETCH_AGAIN;
-            if now >= again {
+            if now >= *again {
                 plan.steps.push(Step::FetchImage);
             }
-            return plan.wait(reason, message.clone(), Some(again.max(now)));
+            let look = (*again).clamp(now, now + FETCH_LOOK);
+            return plan.wait(reason, message.clone(), Some(look));
         }
     }
     if !is_complete(desired) {

@@ -365,7 +365,7 @@ fn nothing_is_made_before_image_and_ports_are_here_and_it_says_so() {
 #[test]
 fn a_failed_fetch_is_told_and_tried_again_after_a_pause() {
     let failed = ImageState::Failed {
-        at: T0,
+        again: T0 + SignedDuration::from_secs(30),
         reason: "DiskFull".into(),
         message: "no room".into(),
     };
@@ -374,12 +374,14 @@ fn a_failed_fetch_is_told_and_tried_again_after_a_pause() {
         ..nothing()
     };
     let first = plan(&desired(), &seen, T0);
+    let blocked = first.blocked.unwrap();
     assert_eq!(
-        (
-            first.steps.as_slice(),
-            first.blocked.unwrap().reason.as_str()
-        ),
+        (first.steps.as_slice(), blocked.reason.as_str()),
         ([Step::Remember].as_slice(), "DiskFull")
+    );
+    assert!(
+        blocked.until <= Some(T0 + SignedDuration::from_secs(2)),
+        "room is noticed soon"
     );
     let later = plan(&desired(), &seen, T0 + SignedDuration::from_secs(31));
     assert!(later.steps.contains(&Step::FetchImage));

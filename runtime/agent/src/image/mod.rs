@@ -7,6 +7,7 @@
 //! has give way in time ([`evict`]).
 
 pub mod evict;
+mod retry;
 mod tidy;
 pub mod unpack;
 
@@ -14,6 +15,7 @@ use crate::container::plan::ImageState;
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use retry::Failed;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,9 @@ use unpack::Unpack;
 /// Free space that a fetch must leave for the containers that run.
 const SPARE: u64 = 256 << 20;
 
+/// An image that did not fit, however large it is, is tried again when so much was freed.
+const FREED: u64 = 16 << 20;
+
 /// Why an image is not here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -33,6 +38,8 @@ pub struct Refusal {
     pub reason: &'static str,
     /// What happened and the way out.
     pub message: String,
+    /// Free bytes that would do, where that is what is missing.
+    pub room: Option<u64>,
 }
 
 impl Refusal {
@@ -41,12 +48,14 @@ impl Refusal {
         Self {
             reason,
             message: message.into(),
+            room: None,
         }
     }
 }
 
 /// The images of this host.
 pub struct Images {
+    host: String,
     root: PathBuf,
     client: kube::Client,
     fetches: Mutex<HashMap<String, Fetch>>,
@@ -55,12 +64,12 @@ pub struct Images {
 
 enum Fetch {
     Running(Arc<AtomicU64>),
-    Failed(Timestamp, Refusal),
+    Failed(Failed),
 }
 
 impl Images {
-    /// The images under `root`. Removes what a killed agent left half done.
-    pub fn open(root: PathBuf, client: kube::Client) -> std::io::Result<Arc<Self>> {
+    /// The images of `host`, which are under `root`. Removes what a killed agent left half done.
+    pub fn open(host: &str, root: PathBuf, client: kube::Client) -> std::io::Result<Arc<Self>> {
         std::fs::create_dir_all(&root)?;
         for entry in std::fs::read_dir(&root)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with("new-") {
@@ -68,6 +77,7 @@ impl Images {
             }
         }
         Ok(Arc::new(Self {
+            host: host.to_owned(),
             root,
             client,
             fetches: Mutex::default(),
@@ -99,11 +109,11 @@ impl Images {
             Some(Fetch::Running(bytes)) => {
                 return ImageState::Fetching(bytes.load(Ordering::Relaxed));
             }
-            Some(Fetch::Failed(at, refusal)) => {
+            Some(Fetch::Failed(failed)) => {
                 return ImageState::Failed {
-                    at: *at,
-                    reason: refusal.reason.to_owned(),
-                    message: refusal.message.clone(),
+                    again: failed.again(self.free()),
+                    reason: failed.refusal.reason.to_owned(),
+                    message: failed.refusal.message.clone(),
                 };
             }
             None => {}
@@ -113,6 +123,11 @@ impl Images {
         } else {
             ImageState::Absent
         }
+    }
+
+    /// Free bytes of the disk that holds the images.
+    fn free(&self) -> u64 {
+        crate::usage::machine::disk(&self.root).1
     }
 
     /// Digests of the images that are here.
@@ -136,19 +151,16 @@ impl Images {
     /// Begins to fetch an image; returns at once. Callers that want the same image share one fetch.
     pub fn fetch(self: &Arc<Self>, name: &str, digest: &str) {
         let bytes = Arc::new(AtomicU64::new(0));
-        match self.fetches().entry(digest.to_owned()) {
-            std::collections::hash_map::Entry::Occupied(e)
-                if matches!(e.get(), Fetch::Running(_)) =>
-            {
+        let before = {
+            let mut fetches = self.fetches();
+            if let Some(Fetch::Running(_)) = fetches.get(digest) {
                 return;
             }
-            std::collections::hash_map::Entry::Occupied(mut e) => {
-                e.insert(Fetch::Running(bytes.clone()));
+            match fetches.insert(digest.to_owned(), Fetch::Running(bytes.clone())) {
+                Some(Fetch::Failed(failed)) => failed.times,
+                _ => 0,
             }
-            std::collections::hash_map::Entry::Vacant(e) => {
-                e.insert(Fetch::Running(bytes.clone()));
-            }
-        }
+        };
         let (this, name, digest) = (self.clone(), name.to_owned(), digest.to_owned());
         tokio::spawn(async move {
             let begun = std::time::Instant::now();
@@ -159,10 +171,17 @@ impl Images {
                     tracing::info!(image = name, digest, size, took = ?begun.elapsed(), "image is here");
                     this.fetches().remove(&digest);
                 }
-                Err(refusal) => {
+                Err(mut refusal) => {
+                    if refusal.reason == "DiskFull" && refusal.room.is_none() {
+                        refusal.room = Some(this.free().saturating_add(FREED));
+                    }
                     tracing::warn!(image = name, digest, size, error = %refusal, "image could not be fetched");
-                    this.fetches()
-                        .insert(digest, Fetch::Failed(Timestamp::now(), refusal));
+                    let failed = Failed {
+                        at: Timestamp::now(),
+                        times: before + 1,
+                        refusal,
+                    };
+                    this.fetches().insert(digest, Fetch::Failed(failed));
                 }
             }
             this.changed.send_modify(|n| *n += 1);
@@ -198,17 +217,13 @@ impl Images {
             .headers()
             .get(http::header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse().ok());
-        refuse_if_full(
-            name,
-            size.unwrap_or(0),
-            crate::usage::machine::disk(&self.root).1,
-        )?;
+        refuse_if_full(&self.host, name, size.unwrap_or(0), self.free())?;
         let mut stream = response
             .into_body()
             .into_data_stream()
             .map_err(|e| failed(&e))
             .boxed();
-        let mut unpack = Unpack::begin(&self.root, name).await?;
+        let mut unpack = Unpack::begin(&self.root, &self.host, name).await?;
         let mut hash = Sha256::new();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk?;
@@ -234,17 +249,21 @@ impl Images {
 }
 
 /// Refuses before anything is written where the archive cannot fit.
-fn refuse_if_full(name: &str, size: u64, free: u64) -> Result<(), Refusal> {
-    if size.saturating_add(SPARE) <= free {
+fn refuse_if_full(host: &str, name: &str, size: u64, free: u64) -> Result<(), Refusal> {
+    let room = size.saturating_add(SPARE);
+    if room <= free {
         return Ok(());
     }
     let message = format!(
-        "image {name} needs {} MiB and {} MiB must stay free, but there are only {} MiB; free some disk on this host",
+        "host {host}: image {name} needs {} MiB and {} MiB must stay free, but there are only {} MiB; free some disk there and it is fetched again by itself, or place the container on another host",
         size >> 20,
         SPARE >> 20,
         free >> 20
     );
-    Err(Refusal::new("DiskFull", message))
+    Err(Refusal {
+        room: Some(room),
+        ..Refusal::new("DiskFull", message)
+    })
 }
 
 /// Removes `path` whole; fine if it is not there.

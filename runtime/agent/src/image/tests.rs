@@ -63,7 +63,7 @@ async fn many_who_want_an_image_share_one_fetch() {
     let (root, bytes) = (tempfile::tempdir().unwrap(), archive().await);
     let digest = digest(&bytes);
     let (client, asked) = server(200, bytes);
-    let images = Images::open(root.path().to_owned(), client).unwrap();
+    let images = Images::open("west-1", root.path().to_owned(), client).unwrap();
     assert_eq!(images.state(&digest), ImageState::Absent);
     for _ in 0..10 {
         images.fetch("debian", &digest);
@@ -81,7 +81,7 @@ async fn many_who_want_an_image_share_one_fetch() {
 async fn an_archive_with_another_digest_is_refused_and_leaves_nothing() {
     let (root, wanted) = (tempfile::tempdir().unwrap(), digest(b"other"));
     let (client, _) = server(200, archive().await);
-    let images = Images::open(root.path().to_owned(), client).unwrap();
+    let images = Images::open("west-1", root.path().to_owned(), client).unwrap();
     images.fetch("debian", &wanted);
     let state = settled(&images, &wanted).await;
     assert!(
@@ -95,7 +95,7 @@ async fn an_archive_with_another_digest_is_refused_and_leaves_nothing() {
 async fn a_server_that_refuses_is_quoted_and_asked_again_only_when_told() {
     let (root, wanted) = (tempfile::tempdir().unwrap(), digest(b"other"));
     let (client, asked) = server(403, vec![]);
-    let images = Images::open(root.path().to_owned(), client).unwrap();
+    let images = Images::open("west-1", root.path().to_owned(), client).unwrap();
     images.fetch("debian", &wanted);
     let state = settled(&images, &wanted).await;
     assert!(
@@ -115,20 +115,24 @@ async fn what_a_killed_agent_left_half_unpacked_is_removed_at_the_start() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("new-abc/rootfs/etc")).unwrap();
     std::fs::create_dir_all(root.path().join("sha256-1/rootfs")).unwrap();
-    let images = Images::open(root.path().to_owned(), server(200, vec![]).0).unwrap();
+    let images = Images::open("west-1", root.path().to_owned(), server(200, vec![]).0).unwrap();
     assert_eq!(left(root.path()), ["sha256-1"]);
     assert_eq!(images.present(), ["sha256:1"]);
 }
 
 #[test]
 fn an_image_that_does_not_fit_is_refused_before_a_byte_is_written() {
-    assert_eq!(refuse_if_full("debian", 100 << 20, 1 << 30), Ok(()));
-    let refusal = refuse_if_full("debian", 900 << 20, 1 << 30).unwrap_err();
+    assert_eq!(
+        refuse_if_full("west-1", "debian", 100 << 20, 1 << 30),
+        Ok(())
+    );
+    let refusal = refuse_if_full("west-1", "debian", 900 << 20, 1 << 30).unwrap_err();
     assert_eq!(refusal.reason, "DiskFull");
     assert!(
-        refusal.message.contains("debian") && refusal.message.contains("free some disk"),
+        ["west-1", "debian", "free some disk"].map(|w| refusal.message.contains(w)) == [true; 3],
         "{refusal}"
     );
+    assert_eq!(refusal.room, Some(1156 << 20));
 }
 
 /// A file system that is full after so many files, whatever their size; unmounted when dropped.
@@ -187,11 +191,11 @@ async fn a_disk_that_fills_while_an_image_unpacks_keeps_no_half_and_takes_it_whe
     let (disk, bytes) = (Small::mount(4), archive().await);
     let digest = digest(&bytes);
     let (client, _) = server(200, bytes);
-    let images = Images::open(disk.0.path().to_owned(), client).unwrap();
+    let images = Images::open("west-1", disk.0.path().to_owned(), client).unwrap();
     images.fetch("debian", &digest);
     let state = settled(&images, &digest).await;
     assert!(
-        matches!(&state, ImageState::Failed { reason, message, .. } if reason == "DiskFull" && message.contains("debian")),
+        matches!(&state, ImageState::Failed { reason, message, .. } if reason == "DiskFull" && message.contains("west-1") && message.contains("debian")),
         "{state:?}"
     );
     assert_eq!(left(disk.0.path()), [""; 0], "half an image is left");
@@ -215,7 +219,7 @@ async fn images_that_are_gone_from_the_api_and_in_no_use_are_removed() {
         }],
     });
     let (client, _) = server(200, list.to_string().into_bytes());
-    let images = Images::open(root.path().join("."), client).unwrap();
+    let images = Images::open("west-1", root.path().join("."), client).unwrap();
     let used = || std::collections::BTreeSet::from(["sha256:used".to_owned()]);
     images.tidy(&used, Timestamp::now()).await;
     assert_eq!(left(root.path()).len(), 3, "they were just made");

@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 
 /// An archive that is being unpacked; dropped before [`Unpack::finish`], it leaves nothing.
 pub struct Unpack {
+    host: String,
     name: String,
     directory: PathBuf,
     tar: Option<Feed>,
 }
 
 impl Unpack {
-    /// Begins to unpack under `root`.
-    pub async fn begin(root: &Path, name: &str) -> Result<Self, Refusal> {
-        let failed = |e: std::io::Error| refusal(name, &e.to_string());
+    /// Begins to unpack the archive of image `name` under `root` of `host`.
+    pub async fn begin(root: &Path, host: &str, name: &str) -> Result<Self, Refusal> {
+        let failed = |e: std::io::Error| refusal(host, name, &e.to_string());
         let directory = tempfile::Builder::new()
             .prefix("new-")
             .tempdir_in(root)
             .map_err(failed)?
             .keep();
         let mut this = Self {
+            host: host.to_owned(),
             name: name.to_owned(),
             directory,
             tar: None,
@@ -41,7 +43,7 @@ impl Unpack {
         ];
         let directory = format!("--directory={}", rootfs.display());
         let tar = Feed::start("tar", args.into_iter().chain([directory.as_str()]))
-            .map_err(|e| refusal(name, &e.to_string()))?;
+            .map_err(|e| refusal(host, name, &e.to_string()))?;
         this.tar = Some(tar);
         Ok(this)
     }
@@ -64,7 +66,7 @@ impl Unpack {
             Some(tar) => tar
                 .end()
                 .await
-                .map_err(|e| refusal(&self.name, &e.to_string())),
+                .map_err(|e| refusal(&self.host, &self.name, &e.to_string())),
             None => Ok(()),
         }
     }
@@ -72,7 +74,7 @@ impl Unpack {
     /// Ends the archive and gives the directory its name.
     pub async fn finish(mut self, target: &Path) -> Result<(), Refusal> {
         self.end().await?;
-        let failed = |e: std::io::Error| refusal(&self.name, &e.to_string());
+        let failed = |e: std::io::Error| refusal(&self.host, &self.name, &e.to_string());
         use std::os::unix::fs::PermissionsExt;
         // Container roots pass through it with ids that are nobody's on the host.
         std::fs::set_permissions(&self.directory, std::fs::Permissions::from_mode(0o711))
@@ -92,18 +94,18 @@ impl Drop for Unpack {
     }
 }
 
-fn refusal(name: &str, cause: &str) -> Refusal {
+fn refusal(host: &str, name: &str, cause: &str) -> Refusal {
     if cause.contains("No space left") || cause.contains("quota exceeded") {
         return Refusal::new(
             "DiskFull",
             format!(
-                "image {name} does not fit on this host's disk; free some and it is fetched again"
+                "host {host}: image {name} does not fit on the disk there; free some and it is fetched again by itself, or place the container on another host"
             ),
         );
     }
     Refusal::new(
         "UnpackFailed",
-        format!("image {name} could not be unpacked: {cause}"),
+        format!("host {host}: image {name} could not be unpacked: {cause}"),
     )
 }
 
@@ -132,7 +134,7 @@ mod tests {
     async fn an_archive_becomes_a_directory_at_its_end_only() {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("sha256-1");
-        let mut unpack = Unpack::begin(root.path(), "x").await.unwrap();
+        let mut unpack = Unpack::begin(root.path(), "h", "x").await.unwrap();
         unpack.write(&archive().await).await.unwrap();
         assert!(!target.exists());
         unpack.finish(&target).await.unwrap();
@@ -146,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn an_archive_that_is_given_up_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let mut unpack = Unpack::begin(root.path(), "x").await.unwrap();
+        let mut unpack = Unpack::begin(root.path(), "h", "x").await.unwrap();
         unpack.write(&archive().await).await.unwrap();
         drop(unpack);
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
@@ -155,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_archive_is_refused_and_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let mut unpack = Unpack::begin(root.path(), "x").await.unwrap();
+        let mut unpack = Unpack::begin(root.path(), "h", "x").await.unwrap();
         let mut result = Ok(());
         for _ in 0..100 {
             if result.is_ok() {
@@ -175,11 +177,16 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_a_broken_archive() {
         assert_eq!(
-            refusal("x", "tar: ./big: Cannot write: No space left on device").reason,
+            refusal(
+                "h",
+                "x",
+                "tar: ./big: Cannot write: No space left on device"
+            )
+            .reason,
             "DiskFull"
         );
         assert_eq!(
-            refusal("x", "tar: This does not look like a tar archive").reason,
+            refusal("h", "x", "tar: This does not look like a tar archive").reason,
             "UnpackFailed"
         );
     }
