@@ -1,6 +1,7 @@
 //! Measurements, and how they are written: `report.json` for programs, `report.md`
 //! with plots for people. Nothing here judges; an aim stands beside its figure.
 
+mod page;
 mod plot;
 pub mod spine;
 
@@ -8,7 +9,6 @@ use anyhow::Result;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// Which direction is good.
@@ -39,8 +39,11 @@ pub struct Metric {
 #[derive(Debug, Default)]
 pub struct Report {
     metrics: BTreeMap<String, Metric>,
-    notes: Vec<String>,
+    notes: BTreeMap<String, Vec<String>>,
 }
+
+/// Figures as they are in `report.json`.
+type Figures = BTreeMap<String, serde_json::Value>;
 
 impl Report {
     /// Adds a figure.
@@ -76,24 +79,20 @@ impl Report {
         }
     }
 
-    /// Adds a sentence that a reader needs, for example why a figure is missing.
-    pub fn note(&mut self, text: impl Into<String>) {
+    /// Adds a sentence about `part` (`spine.start`) that a reader needs, for example why a figure is missing.
+    pub fn note(&mut self, part: &str, text: impl Into<String>) {
         let text = text.into();
         eprintln!("report: {text}");
-        self.notes.push(text);
+        self.notes.entry(part.into()).or_default().push(text);
     }
 
-    /// Writes `report.json`, `report.md` and the plots into `folder`. Figures of other parts that are there already stay.
+    /// Writes `report.json`, `report.md` and the plots into `folder`. What earlier runs found of other parts stays.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)?;
-        let path = folder.join("report.json");
-        let mut all: serde_json::Map<String, serde_json::Value> = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|t| serde_json::from_str(&t).ok())
-            .unwrap_or_default();
+        let mut all: Figures = earlier(&folder.join("report.json"));
         for (name, m) in &self.metrics {
             let better = if m.better == Better::Lower {
                 "lower"
@@ -102,61 +101,25 @@ impl Report {
             };
             all.insert(name.clone(), json!({ "value": m.value, "unit": m.unit, "aim": m.aim, "better": better, "baseline": m.baseline }));
         }
-        std::fs::write(&path, serde_json::to_string_pretty(&all)?)?;
-        std::fs::write(folder.join("report.md"), self.markdown(folder)?)?;
+        // One list of sentences per part: those of a part that was measured again are over.
+        let mut notes: BTreeMap<String, Vec<String>> = earlier(&folder.join("notes.json"));
+        notes.retain(|part, _| !self.metrics.keys().any(|name| name.starts_with(part)));
+        notes.extend(self.notes.clone());
+        for (file, text) in [
+            ("report.json", serde_json::to_string_pretty(&all)?),
+            ("notes.json", serde_json::to_string_pretty(&notes)?),
+            ("report.md", page::markdown(folder, &all, &notes)?),
+        ] {
+            std::fs::write(folder.join(file), text)?;
+        }
         Ok(())
     }
+}
 
-    fn markdown(&self, folder: &Path) -> Result<String> {
-        let mut text = String::from(
-            "# Measurements\n\n| figure | value | unit | aim | met | baseline | ratio |\n|---|--:|---|--:|---|--:|--:|\n",
-        );
-        for (name, m) in &self.metrics {
-            let show = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.3}"));
-            let met = m.aim.map_or("", |aim| {
-                if (m.better == Better::Lower) == (m.value <= aim) || m.value == aim {
-                    "yes"
-                } else {
-                    "**no**"
-                }
-            });
-            let ratio = m.baseline.filter(|b| *b > 0.0).map(|b| m.value / b);
-            writeln!(
-                text,
-                "| {name} | {:.3} | {} | {} | {met} | {} | {} |",
-                m.value,
-                m.unit,
-                show(m.aim),
-                show(m.baseline),
-                show(ratio)
-            )?;
-        }
-        for note in &self.notes {
-            write!(text, "\n{note}\n")?;
-        }
-        let groups: std::collections::BTreeSet<_> = self
-            .metrics
-            .keys()
-            .filter_map(|n| n.rsplit_once('.').map(|(g, _)| g.to_owned()))
-            .collect();
-        for group in groups {
-            let bars: Vec<_> = self
-                .metrics
-                .iter()
-                .filter(|(n, _)| n.rsplit_once('.').is_some_and(|(g, _)| g == group))
-                .map(|(n, m)| plot::Bar {
-                    label: n[group.len() + 1..].to_owned(),
-                    value: m.value,
-                    baseline: m.baseline,
-                    unit: m.unit,
-                })
-                .collect();
-            let file = format!("{group}.svg");
-            std::fs::write(folder.join(&file), plot::bars(&group, &bars))?;
-            write!(text, "\n![{group}]({file})\n")?;
-        }
-        Ok(text)
-    }
+fn earlier<T: serde::de::DeserializeOwned + Default>(path: &Path) -> T {
+    let text = std::fs::read_to_string(path).ok();
+    text.and_then(|t| serde_json::from_str(&t).ok())
+        .unwrap_or_default()
 }
 
 /// The value below which a share `q` of `values` lies.
@@ -195,6 +158,11 @@ mod tests {
             &std::fs::read_to_string(folder.path().join("report.json")).unwrap(),
         )
         .unwrap();
+        let page = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+        assert!(
+            page.contains("spine.a.x") && page.contains("clouds.a.svg"),
+            "{page}"
+        );
         assert_eq!(
             (
                 all["spine.a.x"]["aim"].as_f64(),

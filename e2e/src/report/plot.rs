@@ -6,7 +6,7 @@ pub struct Bar {
     pub label: String,
     pub value: f64,
     pub baseline: Option<f64>,
-    pub unit: &'static str,
+    pub unit: String,
 }
 
 /// Horizontal bars; a baseline is a grey bar below its figure.

@@ -22,7 +22,7 @@ pub fn measure(report: &mut Report, manifests: &Path) -> Result<Cluster> {
             )
             .aim = Some(60.0);
     } else {
-        report.note("The root filesystems were cached already, so the cold start was not measured; remove target/cache for it.");
+        report.note("spine.cold", "The root filesystems were cached already, so the cold start was not measured; remove target/cache for it.");
     }
     let begun = Instant::now();
     let cluster = Cluster::up("report", manifests)?;

@@ -33,7 +33,10 @@ pub fn measure(report: &mut Report, only: Option<&str>) -> Result<()> {
             continue;
         }
         if let Err(e) = part(&cluster, report) {
-            report.note(format!("spine.{name} could not be measured: {e:#}"));
+            report.note(
+                &format!("spine.{name}"),
+                format!("spine.{name} could not be measured: {e:#}"),
+            );
         }
     }
     drift(report)
@@ -43,7 +46,7 @@ pub fn measure(report: &mut Report, only: Option<&str>) -> Result<()> {
 fn drift(report: &mut Report) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/report/drift.jsonl");
     let Ok(text) = std::fs::read_to_string(path) else {
-        report.note("The times of repairs are recorded by the end-to-end tests: run `make test` before `make report`.");
+        report.note("spine.drift", "The times of repairs are recorded by the end-to-end tests: run `make test` before `make report`.");
         return Ok(());
     };
     for line in text.lines() {

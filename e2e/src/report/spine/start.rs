@@ -51,6 +51,7 @@ pub fn measure(cluster: &Cluster, report: &mut Report) -> Result<()> {
         }
     }
     report.note(
+        "spine.start",
         "spine.start: the baseline is raw lxc-start with a veth on a bridge. Published for comparison: \
          docker run 440 ms, flat up to 16; measured elsewhere on such a machine: Incus 305 ms for one, 1 230 ms for 8.",
     );
