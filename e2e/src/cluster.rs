@@ -102,8 +102,22 @@ impl Cluster {
     /// # Errors
     /// When it fails; the end of the server's log is shown.
     pub fn start(&self, args: &[&str]) -> Result<()> {
-        let status = self
-            .command("up")
+        self.start_as(&self.skysail, args)
+    }
+
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.skysail
+    }
+
+    /// The same with another program, which replaces a server that runs.
+    ///
+    /// # Errors
+    /// When it fails; the end of the server's log is shown.
+    pub fn start_as(&self, program: &Path, args: &[&str]) -> Result<()> {
+        let ours = self.command("up");
+        let status = Command::new(program)
+            .args(ours.get_args())
             .args(args)
             .stdin(Stdio::null())
             .status()?;

@@ -156,13 +156,16 @@ pub struct HostStatus {
     /// Version of the agent that last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// SHA-256 of the program that the agent runs; it is the server's own, or soon will be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_build: Option<String>,
     /// Digests of the images that are unpacked here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
     /// When usage was last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<Time>,
-    /// `Provisioned`, `Reachable`, `Bootstrapped`, `AgentAlive`, and `Ready` derived from them; `DiskLimits` beside them.
+    /// `Provisioned`, `Reachable`, `Bootstrapped`, `AgentAlive`, and `Ready` derived from them; `DiskLimits` and `AgentCurrent` beside them.
     pub conditions: Vec<Condition>,
 }
 

@@ -4,6 +4,7 @@ use super::{
     install,
     plan::{self, Heartbeat, Observed, PATIENCE, Plan, Report, Seen, Step},
     ssh, status,
+    upgrade::{self, Upgrade},
 };
 use crate::Context;
 use jiff::Timestamp;
@@ -260,13 +261,15 @@ impl Reconciler for HostReconciler {
             .and_then(|m| m.bootstrapped)
             .map(|at| at.elapsed());
         let waits = bootstrapped.is_some_and(|ago| ago < PATIENCE);
+        let binary = self.binary().await?;
+        let alive = matches!(heartbeat, Heartbeat::Alive(_));
+        let upgrade = match alive && !deleting {
+            true => upgrade::turn(host, &self.context.hosts.list(), &binary),
+            false => Upgrade::Unknown,
+        };
+        let asks = !alive || upgrade == Upgrade::Now;
         let probe = match &machine {
-            Seen::Present(m)
-                if m.state == State::Running
-                    && !deleting
-                    && !waits
-                    && !matches!(heartbeat, Heartbeat::Alive(_)) =>
-            {
+            Seen::Present(m) if m.state == State::Running && !deleting && !waits && asks => {
                 Some(self.probe(host, m).await)
             }
             _ => {
@@ -281,7 +284,8 @@ impl Reconciler for HostReconciler {
             machine,
             heartbeat,
             probe,
-            binary: self.binary().await?,
+            binary,
+            upgrade,
             labels: self.labels(host),
             resources: self.resources(host).ok().flatten().map(|(_, r)| r),
             containers: if deleting {

@@ -11,7 +11,7 @@
 //!
 //! Every turn looks at what is there and does the first step that is missing, after
 //! the Host has said so; a kill at any point costs the step that was under way. While
-//! the agent reports, nobody logs in.
+//! the agent reports, nobody logs in, unless it is of another build ([`upgrade`]).
 //!
 //! Invariants: a machine is ordered under the Host's name, so twice is once; a machine
 //! that stopped or lost its surroundings is started again with its disk and addresses;
@@ -31,6 +31,7 @@ mod ssh;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod wish;
 
 use crate::Context;
@@ -54,6 +55,10 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     })
     .watches(&context.machine_types, |size, hosts| {
         of_cloud(hosts, &size.spec.cloud)
+    })
+    .watches(&context.hosts, |_, hosts| {
+        let next = upgrade::next(&hosts.list());
+        next.map(|h| Key::from_obj(&*h)).into_iter().collect()
     })
     .watches(&context.containers, |container, hosts| {
         let host = container.status.as_ref().and_then(|s| s.host.as_deref());

@@ -1,6 +1,10 @@
 //! What a Host needs. Pure.
 
-use super::{probe::Probe, ssh::Trouble};
+use super::{
+    probe::Probe,
+    ssh::Trouble,
+    upgrade::{self, Upgrade},
+};
 use kube::{Resource, ResourceExt};
 use skysail_clouds::{Machine, Order, State};
 use skysail_reconcile::Error;
@@ -49,6 +53,8 @@ pub struct Observed {
     pub probe: Option<Result<Probe, Trouble>>,
     /// SHA-256 of the program that runs here.
     pub binary: String,
+    /// Whether the agent, which lives, is of another build.
+    pub upgrade: Upgrade,
     /// Labels that the Host shall carry.
     pub labels: BTreeMap<String, String>,
     /// What its machine type has.
@@ -214,7 +220,8 @@ pub fn pending(observed: &Observed) -> Plan {
 fn announced(host: &Host, step: &Step) -> bool {
     let conditions = host.status.iter().flat_map(|s| &s.conditions);
     let said = conditions
-        .filter(|c| c.type_ == "Bootstrapped" && c.status == "False")
+        .filter(|c| ["Bootstrapped", upgrade::CONDITION].contains(&c.type_.as_str()))
+        .filter(|c| c.status == "False")
         .map(|c| c.reason.as_str());
     let reasons = step.doing().unwrap_or_default();
     said.into_iter().any(|reason| reasons.contains(&reason))

@@ -3,6 +3,7 @@
 use super::{
     plan::{Heartbeat, Observed, Report, Seen, Step, pending, usable},
     ssh::Trouble,
+    upgrade::{self, Upgrade},
 };
 use jiff::Timestamp;
 use kube::Resource;
@@ -60,6 +61,7 @@ pub fn status(
         keep_log(alive, host, observed);
     }
     status.phase = phase(observed, report, deleting, &facts, status.phase);
+    facts.extend(upgrade::fact(observed, report));
     condition::merge(&mut status.conditions, &facts, generation, now);
     let ready = if deleting {
         leaving(observed, report)
@@ -131,7 +133,9 @@ fn provisioned(observed: &Observed, report: &Report, machine: bool) -> Fact {
 
 fn bootstrapped(observed: &Observed, report: &Report, alive: bool) -> Option<Fact> {
     let kind = "Bootstrapped";
-    if let Some((step, e)) = &report.failed
+    // One that lives is installed; what comes of replacing it is told apart.
+    if observed.upgrade != Upgrade::Now
+        && let Some((step, e)) = &report.failed
         && let Some([_, failed]) = step.doing()
     {
         let reason = match e {
@@ -140,7 +144,7 @@ fn bootstrapped(observed: &Observed, report: &Report, alive: bool) -> Option<Fac
         };
         return Some(Fact::no(kind, reason, format!("{}: {e}", step.title())));
     }
-    if let Some(Ok(Err(e))) = observed.probe.as_ref().map(|p| p.as_ref().map(usable)) {
+    if !alive && let Some(Ok(Err(e))) = observed.probe.as_ref().map(|p| p.as_ref().map(usable)) {
         return Some(Fact::no(kind, e.reason(), e.to_string()));
     }
     let started = report.done.iter().any(|s| matches!(s, Step::Start { .. }));
@@ -155,7 +159,7 @@ fn bootstrapped(observed: &Observed, report: &Report, alive: bool) -> Option<Fac
 }
 
 /// What of bootstrap is left after this turn.
-fn left(observed: &Observed, report: &Report) -> Vec<Step> {
+pub fn left(observed: &Observed, report: &Report) -> Vec<Step> {
     let mut steps = pending(observed);
     steps.retain(|step| !report.done.contains(step));
     steps
@@ -205,7 +209,7 @@ fn keep_log(fact: &mut Fact, host: &Host, observed: &Observed) {
 
 const LOG_ENDS: &str = "; its log ends: ";
 
-fn unreachable(trouble: &Trouble) -> Fact {
+pub fn unreachable(trouble: &Trouble) -> Fact {
     match trouble {
         Trouble::Unreachable(said) => Fact::no(
             "Reachable",
@@ -252,7 +256,8 @@ fn phase(
     if deleting {
         HostPhase::Deleting
     } else if stuck
-        || report.failed.as_ref().is_some_and(|(_, e)| refused(e))
+        || (observed.upgrade != Upgrade::Now
+            && report.failed.as_ref().is_some_and(|(_, e)| refused(e)))
         || (!up && observed.order.as_ref().is_err_and(refused))
     {
         HostPhase::Failed

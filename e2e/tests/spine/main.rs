@@ -7,6 +7,7 @@ mod drift;
 mod faults;
 mod isolation;
 mod refusals;
+mod upgrade;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use skysail_e2e::Cluster;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         containers::CASES,
         drift::CASES,
         faults::CASES,
+        upgrade::CASES,
     ]
     .concat();
     if arguments.list {

@@ -107,6 +107,7 @@ impl Heartbeat {
 
     /// Reports what the host has and uses until `shutdown`.
     pub async fn report(&self, shutdown: CancellationToken) {
+        let build = build().await;
         let mut meter = Meter::new(self.site.version);
         let (mut images, mut running) = (self.site.images.changed(), self.site.running());
         let mut ticks = tokio::time::interval(MEASURE);
@@ -120,13 +121,13 @@ impl Heartbeat {
             }
             running.mark_unchanged();
             let usage = meter.read(&self.data_dir);
-            if let Err(error) = self.tell(usage).await {
+            if let Err(error) = self.tell(usage, &build).await {
                 tracing::debug!(%error, "the host could not be reported");
             }
         }
     }
 
-    async fn tell(&self, usage: HostUsage) -> Result<(), Error> {
+    async fn tell(&self, usage: HostUsage, build: &Option<String>) -> Result<(), Error> {
         let Some(host) = get::<Host>(&self.client, None, &self.host).await? else {
             return Ok(());
         };
@@ -140,6 +141,7 @@ impl Heartbeat {
             datapath: self.site.plane.datapath().or_else(|| old.datapath.clone()),
             kernel: machine::kernel(),
             agent_version: Some(VERSION.to_owned()),
+            agent_build: build.clone(),
             images: self.site.images.present(),
             ..old.clone()
         };
@@ -153,6 +155,23 @@ impl Heartbeat {
             None => Ok(()),
         }
     }
+}
+
+/// SHA-256 of the program that runs here, though its file was replaced; by a program, as a debug build of ours takes
+/// seconds.
+async fn build() -> Option<String> {
+    let hash = async {
+        let file = std::fs::File::open("/proc/self/exe")?;
+        let mut command = tokio::process::Command::new("sha256sum");
+        let output = command.stdin(file).output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let hash = text.split(' ').next().filter(|h| h.len() == 64);
+        hash.map(str::to_owned)
+            .ok_or_else(|| std::io::Error::other("sha256sum failed"))
+    };
+    let told = hash.await;
+    told.inspect_err(|error| tracing::warn!(%error, "this program cannot be told from others"))
+        .ok()
 }
 
 /// What to report after `old`, given what is `seen`: none where nothing changed by more than noise.

@@ -3,6 +3,7 @@
 mod conditions;
 mod laws;
 mod machine;
+mod upgrade;
 
 use super::{
     plan::{Heartbeat, Observed, Report, Seen},
@@ -108,6 +109,7 @@ fn observed(
         heartbeat,
         probe,
         binary: "new".into(),
+        upgrade: Default::default(),
         labels: BTreeMap::new(),
         resources: Some(resources()),
         containers: vec![],
