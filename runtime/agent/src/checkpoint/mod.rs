@@ -16,14 +16,28 @@
 //! - The caller holds the container's turn from before [`freeze`] or [`restore`] until
 //!   the end that it chose, so nobody starts, stops or counts what is half there.
 
+mod console;
+mod dump;
 mod error;
+mod freezer;
+mod images;
+mod lock;
+mod preflight;
+mod pressure;
+mod restore;
+mod tasks;
+mod watches;
+mod work;
 
 pub use error::Error;
 
 use crate::container::record::{Id, Init};
 use crate::container::site::Site;
+use freezer::Group;
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use work::{Phase, Work};
 
 /// How to freeze or restore.
 #[derive(Debug, Clone)]
@@ -64,7 +78,7 @@ pub struct Frozen {
     pub id: Id,
     /// The images.
     pub dir: PathBuf,
-    /// How long the tasks have been standing when the images were complete.
+    /// How long the tasks have been standing when the images were complete; zero for one that was found.
     pub took: Duration,
 }
 
@@ -75,7 +89,7 @@ pub struct Parked {
     pub id: Id,
     /// Its new init.
     pub init: Init,
-    /// How long it took to come here.
+    /// How long it took to come here; zero for one that was found.
     pub took: Duration,
 }
 
@@ -85,14 +99,35 @@ pub struct Parked {
 /// # Errors
 /// The container runs on as before.
 pub async fn freeze(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Frozen, Error> {
-    let _ = (site, id, dir, opts);
-    Err(Error::NotSupported)
+    let since = dump::freeze(site, id, dir, opts).await?;
+    Ok(Frozen {
+        id: id.clone(),
+        dir: dir.to_owned(),
+        took: since.elapsed(),
+    })
 }
 
 /// The container that an earlier agent, or an earlier call, left frozen with its images in `dir`; none if it is not.
+/// What was left half dumped is undone first: then it runs.
 pub async fn frozen(site: &Site, id: &Id, dir: &Path) -> Option<Frozen> {
-    let _ = (site, id, dir);
-    None
+    let state = Work::of(id).load().filter(|s| s.dir == dir)?;
+    match state.phase {
+        Phase::Frozen => Some(Frozen {
+            id: id.clone(),
+            dir: dir.to_owned(),
+            took: Duration::ZERO,
+        }),
+        Phase::Parked => None,
+        Phase::Dumping => {
+            if let Ok(group) = Group::of(state.init.pid, site.version) {
+                let undone = dump::undo(id, &group, &site.paths.netns(id), dir).await;
+                if let Err(error) = undone {
+                    tracing::warn!(container = %id, %error, "what an earlier agent began could not be undone");
+                }
+            }
+            None
+        }
+    }
 }
 
 impl Frozen {
@@ -101,49 +136,84 @@ impl Frozen {
     /// # Errors
     /// Something is still held; call [`frozen`] and try again.
     pub async fn resume(self, site: &Site) -> Result<(), Error> {
-        let _ = site;
-        Err(Error::NotSupported)
+        let state = Work::of(&self.id).load().ok_or(Error::Gone("frozen"))?;
+        let group = Group::of(state.init.pid, site.version).map_err(|_| Error::Gone("frozen"))?;
+        dump::undo(&self.id, &group, &site.paths.netns(&self.id), &self.dir).await
     }
 
     /// After the commit: kills every task, and returns when none is left. The images stay, for they are the
-    /// caller's to send again; layer, mounts, namespaces and ports are the caller's to remove.
+    /// caller's to send again; layer, mounts, namespaces and ports are the caller's to remove. The record has no
+    /// init any more: the caller keeps the container's turn until the API says that it is another host's.
     ///
     /// # Errors
     /// Something still lives; call [`frozen`] and try again. Never resumes anything.
     pub async fn end(self, site: &Site) -> Result<(), Error> {
-        let _ = site;
-        Err(Error::NotSupported)
+        let state = Work::of(&self.id).load();
+        let group = state.and_then(|s| Group::of(s.init.pid, site.version).ok());
+        dump::end_for_good(&self.id, group).await?;
+        let mut record = site.record(&self.id);
+        (record.launched, record.init) = (false, None);
+        site.save(&self.id, &record)
+            .map_err(|e| Error::Record(e.to_string()))
     }
 }
 
 /// Makes the container in `dir` again, up to just before its first instruction, with its network locked.
 ///
-/// Before: its record has `desired`, `ids` and `layer`; its root is mounted, with the private layer as it was after
-/// the freeze; its namespaces exist and its ports are attached (the steps `TakeIds`, `Namespaces`, `Root`, `Ports` of
-/// [`crate::container::apply`]). After: the namespaces at [`crate::container::paths::Paths`] are those that it lives
-/// in, and its record has the new init, with no restart counted.
+/// Before: its record has `desired`, `ids`, `layer`, `attached` and `bandwidth`; its root is mounted, with the private
+/// layer as it was after the freeze; its namespaces exist and its ports are attached (the steps `TakeIds`,
+/// `Namespaces`, `Root`, `Ports` of [`crate::container::apply`]). After: the namespaces at
+/// [`crate::container::paths::Paths`] are those that it lives in. The images may have been changed.
 ///
 /// # Errors
-/// Nothing of it is left but what was there before the call.
+/// Nothing of it runs; what was prepared can be used again.
 pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Parked, Error> {
-    let _ = (site, id, dir, opts);
-    Err(Error::NotSupported)
+    let begun = Instant::now();
+    let init = restore::restore(site, id, dir, opts).await?;
+    Ok(Parked {
+        id: id.clone(),
+        init,
+        took: begun.elapsed(),
+    })
 }
 
-/// The container that an earlier agent, or an earlier call, left parked; none if it is not.
+/// The container that an earlier agent, or an earlier call, left parked; none if it is not. What was left half
+/// restored is taken away first.
 pub async fn parked(site: &Site, id: &Id) -> Option<Parked> {
-    let _ = (site, id);
+    let state = Work::of(id).load()?;
+    if state.phase == Phase::Parked && state.init.lives() {
+        return Some(Parked {
+            id: id.clone(),
+            init: state.init,
+            took: Duration::ZERO,
+        });
+    }
+    if state.phase != Phase::Frozen && site.record(id).init != Some(state.init) {
+        let undone = restore::undo(site, id).await;
+        if let Err(error) = undone {
+            tracing::warn!(container = %id, %error, "what an earlier agent restored could not be taken away");
+        }
+    }
     None
 }
 
 impl Parked {
-    /// Unlocks its network and lets it run. From here on it is a container like any other.
+    /// Unlocks its network and lets it run. Its record then has the new init, and no restart is counted. From here on
+    /// it is a container like any other.
     ///
     /// # Errors
-    /// It could not be let go; nothing of it ran, and [`parked`] finds it, or it is gone and may be restored again.
+    /// It could not be let go; [`parked`] finds it, or it is gone and may be restored again.
     pub async fn resume(self, site: &Site) -> Result<(), Error> {
-        let _ = site;
-        Err(Error::NotSupported)
+        let state = Work::of(&self.id).load().ok_or(Error::Gone("parked"))?;
+        let mut record = site.record(&self.id);
+        (record.launched, record.init, record.ended_at) = (true, Some(self.init), None);
+        record.started_at = record.started_at.or(Some(Timestamp::now()));
+        site.save(&self.id, &record)
+            .map_err(|e| Error::Record(e.to_string()))?;
+        restore::resume(site, &self.id, &state).await?;
+        site.connect(&self.id, true);
+        site.watch(&self.id, self.init);
+        Ok(())
     }
 
     /// Undoes [`restore`].
@@ -151,17 +221,11 @@ impl Parked {
     /// # Errors
     /// Something is still there; call [`parked`] and try again.
     pub async fn discard(self, site: &Site) -> Result<(), Error> {
-        let _ = site;
-        Err(Error::NotSupported)
+        restore::undo(site, &self.id).await
     }
 }
 
 /// What stands against freezing `id` as it is now; empty if nothing is known to. Only looks.
 pub async fn preflight(site: &Site, id: &Id) -> Vec<Obstacle> {
-    let _ = (site, id);
-    vec![Obstacle {
-        reason: "NotSupported",
-        subject: "this host".into(),
-        message: Error::NotSupported.to_string(),
-    }]
+    preflight::look(site, id).await
 }

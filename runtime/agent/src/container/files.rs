@@ -16,6 +16,22 @@ const OURS: &str = "/var/lib/skysail";
 /// Where first-boot output goes.
 const LOG: &str = "/var/log/skysail-first-boot.log";
 
+/// The one thing in which systemd here is not as it comes: these units, which the distribution ships with credentials
+/// that nobody sets, are given none. Credentials are on a ramfs, and a container with one could not be moved live. Units
+/// that really have credentials keep them, and preflight names them.
+const MOVABLE: &str = "# Made by Skysail: credentials are on a ramfs, which CRIU cannot dump.\n[Service]\nImportCredential=\n";
+/// See [`MOVABLE`].
+const WITHOUT_CREDENTIALS: [&str; 8] = [
+    "/etc/systemd/system/console-getty.service.d",
+    "/etc/systemd/system/container-getty@.service.d",
+    "/etc/systemd/system/getty@.service.d",
+    "/etc/systemd/system/serial-getty@.service.d",
+    "/etc/systemd/system/systemd-journald.service.d",
+    "/etc/systemd/system/systemd-networkd.service.d",
+    "/etc/systemd/system/systemd-resolved.service.d",
+    "/etc/systemd/system/systemd-udevd.service.d",
+];
+
 /// A file inside a container.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inside {
@@ -60,6 +76,12 @@ pub fn files(id: &Id, desired: &Desired, systemd: bool) -> Vec<Inside> {
                 first.gateway, first.dns_domain
             ),
         ));
+    }
+    if systemd {
+        all.extend(
+            WITHOUT_CREDENTIALS
+                .map(|unit| text(unit, "50-skysail.conf", 0o644, MOVABLE.to_owned())),
+        );
     }
     let Some(script) = &desired.spec.user_data else {
         return all;

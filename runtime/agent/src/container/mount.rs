@@ -117,8 +117,9 @@ pub fn root(
         return Ok(());
     }
     // Names are DNS labels and fixed words, so no comma or colon can stand in a path.
+    // xino: a file has the same device and inode wherever it is asked for, so that one that is watched can be found.
     let options = format!(
-        "lowerdir={},upperdir={p}/upper,workdir={p}/work",
+        "xino=on,lowerdir={},upperdir={p}/upper,workdir={p}/work",
         lower.display(),
         p = private.display()
     );

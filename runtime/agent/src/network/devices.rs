@@ -111,6 +111,14 @@ impl Devices {
         }
     }
 
+    /// Moves a device into the namespace `netns`, under the same name.
+    pub fn hand_over(&mut self, device: &str, netns: &File) -> io::Result<()> {
+        let index = self.existing(device)?;
+        let message = Message::new(NEW_LINK, 0, &about(index, 0, 0))
+            .attribute(link::NETNS, &netns.as_raw_fd().to_ne_bytes());
+        self.0.ask(message).map(drop)
+    }
+
     /// Makes a device of `kind`, whose own settings are `data`.
     fn add(&mut self, device: &str, mtu: u32, kind: &str, data: &[u8]) -> io::Result<()> {
         let info = netlink::attributes(&[(1, kind.as_bytes()), (netlink::nest(2), data)]);

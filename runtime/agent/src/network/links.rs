@@ -101,6 +101,28 @@ pub async fn pair(near: &str, far: &Far, offload: bool) -> Result<()> {
     netns::within(&netns, inside).await
 }
 
+/// Moves a container's interfaces from one namespace into another. They lose their addresses and routes by it.
+pub async fn hand_over(from: &Path, to: &Path) -> Result<()> {
+    let to = to.to_owned();
+    let moved = move || {
+        let names = nix::net::if_::if_nameindex()
+            .map_err(|e| failed("eth*", "asking the kernel")(e.into()))?;
+        let mut here = Devices::here().map_err(failed("eth*", "asking the kernel"))?;
+        let target = File::open(&to).map_err(failed("eth*", "opening its new namespace"))?;
+        for name in names
+            .iter()
+            .map(|i| i.name().to_string_lossy().into_owned())
+        {
+            if name.starts_with("eth") {
+                here.hand_over(&name, &target)
+                    .map_err(failed(&name, "moving it into its new namespace"))?;
+            }
+        }
+        Ok(())
+    };
+    netns::within(from, moved).await
+}
+
 /// Deletes a device of this host; fine if there is none.
 pub fn remove(device: &str) -> Result<()> {
     Devices::here()
