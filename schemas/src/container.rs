@@ -192,7 +192,7 @@ pub struct ContainerStatus {
     pub host: Option<String>,
     /// Rises at every change of `host`. An agent runs the container only at the current epoch.
     pub epoch: u64,
-    /// What it was sized as when it was placed. Written by placement.
+    /// What it is sized as. Written by placement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
     /// The image it runs, by digest. Written by placement.
@@ -214,7 +214,8 @@ pub struct ContainerStatus {
     /// Its last Migration that came to the point of changing `host`. Written by the agent of its source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_migration: Option<LastMigration>,
-    /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them; `DiskLimited` beside them.
+    /// `Scheduled`, `Networked`, `Running`, and `Ready` derived from them; `DiskLimited`, `BandwidthLimited`, `ResizePending` and
+    /// `Resized` beside them.
     pub conditions: Vec<Condition>,
 }
 
@@ -238,7 +239,7 @@ pub enum ContainerPhase {
     Deleting,
 }
 
-/// The size at the time of placement, so that a changed InstanceType touches no running container.
+/// The size that a container has been given. It follows its InstanceType where the host has room.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Allocation {

@@ -1,6 +1,7 @@
 //! Effects of placement.
 
 use super::plan::{self, Plan, Step};
+use super::resize;
 use super::snapshot::{Objects, Snapshot};
 use crate::Context;
 use futures::{FutureExt, StreamExt};
@@ -129,10 +130,9 @@ impl Sweep for Placement {
         );
         self.settle().await?;
         let containers = c.containers.list();
-        if !containers
-            .iter()
-            .any(|c| c.status.as_ref().is_none_or(|s| s.host.is_none()))
-        {
+        let waits = |c: &Arc<Container>| c.status.as_ref().is_none_or(|s| s.host.is_none());
+        let of = |namespace: &str, name: &str| c.instance_types.get(Some(namespace), name);
+        if !containers.iter().any(waits) && !resize::asks(&containers, of) {
             return Ok(Snapshot::default());
         }
         let allows = |n: &&Arc<_>| {
@@ -176,13 +176,17 @@ impl Sweep for Placement {
                 name(step),
                 step.status.host.as_deref().unwrap_or_default()
             );
-            async move { (what, self.bind(step).await) }.left_future()
+            async move { (what, self.bind(step).await) }.boxed()
         });
         let explain = plan.explain.iter().map(|step| {
             let what = format!("explain {}", name(step));
-            async move { (what, self.write(&step.container, step).await) }.right_future()
+            async move { (what, self.write(&step.container, step).await) }.boxed()
         });
-        let all: Vec<_> = bind.chain(explain).collect();
+        let resize = plan.resize.iter().map(|step| {
+            let what = format!("resize {}", name(step));
+            async move { (what, self.write(&step.container, step).await) }.boxed()
+        });
+        let all: Vec<_> = bind.chain(explain).chain(resize).collect();
         Steps(
             futures::stream::iter(all)
                 .buffered(CONCURRENCY)

@@ -1,7 +1,7 @@
 //! Placement: which Host each Container gets.
 //!
-//! Owns of `Container.status`: host, epoch, allocation, image and the condition
-//! `Scheduled`. One [`Sweep`](skysail_reconcile::Sweep) looks at all waiting
+//! Owns of `Container.status`: host, epoch, allocation, image and the conditions
+//! `Scheduled` and `ResizePending`. One [`Sweep`](skysail_reconcile::Sweep) looks at all waiting
 //! Containers together, so a Host's room is counted once.
 //!
 //! Invariants: what is bound to a Host never adds up to more than it can give; a
@@ -14,13 +14,15 @@
 //!
 //! `snapshot.rs` is the immutable view, `filter.rs` says which Hosts are possible
 //! and why the others are not, `score.rs` which is best, `place.rs` puts them
-//! together, `plan.rs` places a batch, `elsewhere.rs` finds another Host for what is to move.
+//! together, `plan.rs` places a batch, `elsewhere.rs` finds another Host for what is to move,
+//! `resize.rs` gives what has a Host another size there.
 
 mod apply;
 pub(crate) mod elsewhere;
 mod filter;
 mod place;
 mod plan;
+mod resize;
 mod score;
 pub(crate) mod snapshot;
 #[cfg(test)]
@@ -48,6 +50,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let waits_or_goes = |c: &Container| {
         c.metadata.deletion_timestamp.is_some()
             || c.status.as_ref().is_none_or(|s| s.host.is_none())
+            || resize::may_ask(c)
     };
     let wakes = select_all([
         of(&context.containers, waits_or_goes),

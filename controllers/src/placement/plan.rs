@@ -1,6 +1,7 @@
 //! Places a batch. Pure.
 
 use super::place::{Unplaceable, place};
+use super::resize;
 use super::snapshot::{HostView, Snapshot, resident};
 use crate::condition::container_ready;
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ pub struct Plan {
     pub bind: Vec<Step>,
     /// Containers that get none, whose condition does not say so yet.
     pub explain: Vec<Step>,
+    /// Containers that have a Host and get another size there, or are told why not.
+    pub resize: Vec<Step>,
 }
 
 /// One status to write.
@@ -56,6 +59,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
             plan.explain.push(step);
         }
     }
+    plan.resize = resize::plan(snapshot, &mut hosts, now);
     plan
 }
 
@@ -104,7 +108,7 @@ fn instance_type<'a>(
     })
 }
 
-fn allocation(instance_type: &InstanceType) -> Allocation {
+pub fn allocation(instance_type: &InstanceType) -> Allocation {
     let spec = &instance_type.spec;
     Allocation {
         cpu: spec.cpu,

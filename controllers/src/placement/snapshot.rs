@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub hosts: Vec<HostView>,
     /// Containers without a Host that are not being deleted, oldest first.
     pub waiting: Vec<Arc<Container>>,
+    /// Containers that have a Host and stay there.
+    pub bound: Vec<Arc<Container>>,
     /// By name.
     pub images: BTreeMap<String, Arc<Image>>,
     /// By namespace and name.
@@ -110,7 +112,7 @@ impl Snapshot {
             .iter()
             .map(|h| (h.name_any(), HostView::new(h, &clouds, now)))
             .collect();
-        let mut waiting = vec![];
+        let (mut waiting, mut bound) = (vec![], vec![]);
         let arriving = arriving(&objects.migrations);
         for container in objects.containers {
             let status = container.status.as_ref();
@@ -130,6 +132,9 @@ impl Snapshot {
                             host.take(taken, resident(&container, &instance_types));
                         }
                     }
+                    if target.is_none() && container.meta().deletion_timestamp.is_none() {
+                        bound.push(container);
+                    }
                 }
                 None if container.meta().deletion_timestamp.is_none() => waiting.push(container),
                 None => {}
@@ -145,6 +150,7 @@ impl Snapshot {
         Self {
             hosts: hosts.into_values().collect(),
             waiting,
+            bound,
             images: objects
                 .images
                 .into_iter()
@@ -234,6 +240,16 @@ impl HostView {
         if let Some(at) = self.containers.iter().position(|r| r == resident) {
             self.containers.swap_remove(at);
         }
+    }
+
+    /// Counts a Container here that has another size now.
+    pub fn resize(&mut self, before: Resources, now: Resources) {
+        let used = &mut self.used;
+        used.cpu = used.cpu.saturating_sub(before.cpu).saturating_add(now.cpu);
+        used.memory = used.memory.saturating_sub(before.memory);
+        used.memory = used.memory.saturating_add(now.memory);
+        used.disk = used.disk.saturating_sub(before.disk);
+        used.disk = used.disk.saturating_add(now.disk);
     }
 
     /// What is left.

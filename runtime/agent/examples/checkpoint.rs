@@ -68,7 +68,7 @@ async fn main() -> Result<(), Failure> {
     let paths = Paths::new("/var/lib/skysail");
     let (alarms, _alarmed) = tokio::sync::mpsc::unbounded_channel();
     let nowhere = kube::Client::try_from(kube::Config::new("http://127.0.0.1:1".parse()?))?;
-    let images = Images::open("/var/lib/skysail/images".into(), nowhere)?;
+    let images = Images::open("here", "/var/lib/skysail/images".into(), nowhere)?;
     let layers = Layers::open(paths.clone()).await?;
     let site = Site::open(paths, images, layers, Arc::new(Addresses), alarms);
     let opts = Options::default();

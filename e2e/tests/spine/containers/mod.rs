@@ -4,6 +4,7 @@ mod access;
 mod copies;
 mod life;
 mod limits;
+mod resize;
 mod storage;
 
 use crate::Case;
@@ -31,6 +32,14 @@ pub const CASES: &[Case] = &[
     (
         "an_image_that_fills_the_disk_of_its_host_is_said_and_heals",
         storage::full,
+    ),
+    (
+        "a_container_that_runs_follows_the_size_of_its_type",
+        resize::live,
+    ),
+    (
+        "a_size_that_cannot_be_had_is_said_and_harms_nothing",
+        resize::refused,
     ),
     ("user_data_runs_at_the_first_boot_only", life::user_data),
     (

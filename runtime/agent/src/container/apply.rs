@@ -4,7 +4,7 @@ use super::layer::Layer;
 use super::plan::{GRACE, Plan, Step};
 use super::record::{Desired, Id, Record};
 use super::site::{Site, disk_error};
-use super::{config, files, mount};
+use super::{config, files, mount, resize};
 use crate::command::{Failure, Held};
 use jiff::Timestamp;
 use skysail_reconcile::{Error, Steps};
@@ -95,7 +95,7 @@ impl Work<'_> {
     }
 
     async fn effect(&mut self, step: &Step) -> Result<(), Wrapped> {
-        let (site, id) = (self.site, self.id);
+        let (site, id, desired) = (self.site, self.id, self.desired);
         match step {
             Step::Remember => {
                 (self.record.desired, self.record.left_at) = (self.desired.clone(), None)
@@ -116,6 +116,7 @@ impl Work<'_> {
             Step::Namespaces | Step::Root | Step::Ports => {
                 self.prepare(std::slice::from_ref(step)).await
             }
+            Step::Resize => resize::resize(site, id, desired, &mut self.record).await,
             Step::Start { again } => return self.start(*again).await,
             Step::Stop | Step::Kill => {
                 match step {
@@ -325,6 +326,8 @@ impl Work<'_> {
             Ok(init) => {
                 self.record.init = Some(init);
                 self.record.started_at = Some(Timestamp::now());
+                self.record.sized = Some((init, self.desired.allocation.clone()));
+                self.record.resize = None;
                 self.record.ended_at = None;
                 self.record.restarts += u32::from(again);
                 site.watch(id, init);

@@ -8,6 +8,7 @@ use super::idmap::{COUNT, IdRange};
 use super::paths::Paths;
 use super::record::{Desired, Id};
 use crate::usage::cgroup::Version;
+use skysail_schemas::container::Allocation;
 use std::fmt::Write as _;
 
 /// Microseconds over which the cpu limit is kept.
@@ -60,7 +61,7 @@ pub fn render(
             set(key, &value);
         }
     }
-    for (key, value) in limits(desired, version) {
+    for (key, value) in limits(&desired.allocation, version) {
         set(key, &value);
     }
     out
@@ -84,8 +85,7 @@ fn command(init: &[String]) -> String {
 }
 
 /// Limits in the notation of the machine's control groups. Zero means: no limit known.
-fn limits(desired: &Desired, version: Version) -> Vec<(&'static str, String)> {
-    let size = &desired.allocation;
+pub fn limits(size: &Allocation, version: Version) -> Vec<(&'static str, String)> {
     let (cpu, memory, pids) = (size.cpu.0, size.memory.0, size.pids);
     let quota = (cpu * PERIOD / 1000).max(LEAST_QUOTA);
     let mut all = Vec::new();
@@ -153,7 +153,6 @@ fn devices(version: Version) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skysail_schemas::container::Allocation;
     use skysail_schemas::quantity::{Bytes, Cpu};
 
     fn example() -> (Paths, Id, Desired) {

@@ -44,6 +44,16 @@ impl Lxc {
         }
     }
 
+    /// Writes one value of the control group of a container that runs.
+    pub async fn set(&self, id: &Id, key: &str, value: &str) -> Result<(), Failure> {
+        self.command("lxc-cgroup", id)
+            .args([key, value])
+            .limit(Duration::from_secs(5))
+            .run()
+            .await
+            .map(drop)
+    }
+
     /// Starts it and returns its init.
     pub async fn start(&self, id: &Id) -> Result<Init, Failure> {
         self.settle(id).await?;

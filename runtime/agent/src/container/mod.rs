@@ -22,6 +22,7 @@ pub mod mount;
 pub mod paths;
 pub mod plan;
 pub mod record;
+pub mod resize;
 pub mod site;
 pub mod status;
 #[cfg(test)]

@@ -76,6 +76,8 @@ pub enum Step {
     Root,
     /// Connect its ports.
     Ports,
+    /// Give what runs the size that it should have.
+    Resize,
     /// Write the files that tell it its name and addresses, then start its init.
     Start {
         /// It ran before and ended by itself.
@@ -171,6 +173,11 @@ pub fn plan(desired: &Desired, seen: &Seen, now: Timestamp) -> Plan {
             }
             if seen.namespaces && is_complete(desired) && !is_connected(desired, seen) {
                 plan.steps.push(Step::Ports);
+            }
+            // One that was started again behind our back has the size of its last start.
+            let has = seen.record.sized.as_ref().filter(|(of, _)| *of == init);
+            if has.map(|(_, size)| size) != Some(&desired.allocation) {
+                plan.steps.push(Step::Resize);
             }
             plan
         }

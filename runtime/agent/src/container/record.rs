@@ -112,8 +112,21 @@ pub struct Record {
     pub attached: Vec<PortSpec>,
     /// The bandwidth that was given to the switch with them.
     pub bandwidth: Option<Bandwidth>,
+    /// The size that a process has, which is its init as long as it lives.
+    pub sized: Option<(Init, Allocation)>,
+    /// Why it has not got its new size.
+    pub resize: Option<Trouble>,
     /// Since when the control plane does not list it here.
     pub left_at: Option<Timestamp>,
+}
+
+/// What stands in the way of something that goes on being tried.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// CamelCase word for the condition.
+    pub reason: String,
+    /// What happened and the way out.
+    pub message: String,
 }
 
 /// A process, named so that a later one with the same number is not taken for it.

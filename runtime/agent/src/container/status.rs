@@ -3,6 +3,7 @@
 use super::apply::Report;
 use super::plan::{Plan, Seen, Step};
 use super::record::{Desired, Record};
+use super::resize;
 use super::site::pause;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -53,6 +54,7 @@ pub fn status(
     let layer = record.layer.as_ref();
     facts.extend(layer.map(|l| l.fact(desired.allocation.disk)));
     facts.extend(bandwidth(desired, record, seen));
+    facts.extend(resize::fact(&status, record, plan));
     merge(&mut status.conditions, &facts, generation, now);
     let ready = ready(&status.conditions, &PARTS);
     merge(&mut status.conditions, &[ready], generation, now);

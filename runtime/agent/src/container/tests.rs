@@ -100,6 +100,7 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
                     s.record.launched,
                     s.record.started_at,
                 ) = (Some(INIT), Some(INIT), true, Some(now));
+                s.record.sized = Some((INIT, desired.allocation.clone()));
                 s.record.ended_at = None;
                 s.record.restarts += u32::from(*again);
             }
@@ -116,6 +117,7 @@ fn after(desired: &Desired, seen: &Seen, plan: &Plan, now: Timestamp) -> Seen {
                 s.record.attached.clear();
                 s.connected = false;
             }
+            Step::Resize => s.record.sized = Some((INIT, desired.allocation.clone())),
             Step::Unmount => s.root = false,
             Step::DropNamespaces => s.namespaces = false,
             Step::Forget => (s.record, s.anything) = (Record::default(), false),
@@ -435,4 +437,26 @@ fn a_bandwidth_limit_is_told_as_kept_or_as_not_supported() {
     assert_eq!(fact(&seen), Some(("True".into(), "Enforced".into())));
     seen.limits_bandwidth = false;
     assert_eq!(fact(&seen), Some(("False".into(), "NotSupported".into())));
+}
+
+#[test]
+fn what_runs_gets_a_new_size_and_one_started_behind_our_back_gets_its_size_back() {
+    let mut larger = desired();
+    let mut seen = converge(&desired(), nothing(), T0);
+    larger.allocation.memory = skysail_schemas::quantity::Bytes(1 << 30);
+    assert_eq!(
+        plan(&larger, &seen, T0).steps,
+        [Step::Remember, Step::Resize]
+    );
+    seen = converge(&larger, seen, T0);
+    let again = Init { pid: 78, ticks: 2 };
+    seen.process = Some(again);
+    assert_eq!(
+        plan(&larger, &seen, T0).steps,
+        [Step::Adopt(again), Step::Resize]
+    );
+    // What could not be applied stays to be done.
+    seen.process = Some(INIT);
+    seen.record.sized = None;
+    assert_eq!(plan(&larger, &seen, T0).steps, [Step::Resize]);
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
 const EXT4_IOC_RESIZE_FS: libc::Ioctl = 0x4008_6610;
 /// The device frees itself when its last user closes it.
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -113,6 +114,19 @@ fn attach(file: &File) -> io::Result<Loop> {
         }
     }
     Err(last)
+}
+
+/// Makes the mounted ext4 in `file`, whose root is `mounted`, as large as the file.
+pub fn grow(file: &File, mounted: &Path) -> io::Result<()> {
+    let blocks = file.metadata()?.len() / image::BLOCK;
+    if image::blocks(file)? >= blocks {
+        return Ok(());
+    }
+    let root = File::open(mounted)?;
+    let minor = rustix::fs::minor(rustix::fs::fstat(&root)?.st_dev);
+    let (_, device) = open(&format!("loop{minor}"), FileType::BlockDevice, 7, minor)?;
+    number(&device, LOOP_SET_CAPACITY)?;
+    give(&root, EXT4_IOC_RESIZE_FS, &blocks)
 }
 
 /// Mounts the ext4 in `file` nowhere yet, as large as the file, with the directories of an overlay in it. The

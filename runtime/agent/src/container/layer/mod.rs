@@ -220,6 +220,29 @@ impl Layers {
         }
     }
 
+    /// Lets the disk of a container that runs grow to `disk`; its layer then.
+    ///
+    /// # Errors
+    /// The host's kernel lets nobody resize what is mounted: then it grows at the next start.
+    pub async fn grow(&self, id: &Id, disk: Bytes) -> io::Result<Option<Layer>> {
+        let wanted = length(disk);
+        let Some(Layer::Image { length }) = self.state(id)? else {
+            return Ok(None);
+        };
+        let (image, mounted) = (self.paths.image(id), self.paths.private(id));
+        let grown = tokio::task::spawn_blocking(move || {
+            let file = File::options().read(true).write(true).open(image)?;
+            if length < wanted {
+                file.set_len(wanted)?;
+            }
+            device::grow(&file, &mounted)
+        });
+        grown.await.map_err(io::Error::other)??;
+        Ok(Some(Layer::Image {
+            length: length.max(wanted),
+        }))
+    }
+
     /// The layer as a mount that is attached nowhere yet, with `upper` and `work` in it.
     ///
     /// # Errors
@@ -237,10 +260,31 @@ impl Layers {
             Layer::Image { .. } => self.paths.image(id),
         };
         let file = lock(&path).await.map_err(|e| wrong(&e))?;
+        grow(&file, &path).await;
         tokio::task::spawn_blocking(move || device::mount(file))
             .await
             .map_err(|e| wrong(&e))?
             .map_err(|e| wrong(&format_args!("{}: {e}", path.display())))
+    }
+}
+
+/// Makes the file system as large as its image, which nobody has mounted. Not every host lets a mounted one be resized.
+async fn grow(file: &File, path: &Path) {
+    let whole = file.metadata().map(|m| m.len() / image::BLOCK);
+    let grown = match (image::blocks(file), whole) {
+        (Ok(has), Ok(whole)) => has >= whole,
+        // Mounting it will tell what is wrong with it.
+        _ => true,
+    };
+    if grown {
+        return;
+    }
+    for (program, flags) in [("e2fsck", "-fp"), ("resize2fs", "-f")] {
+        let run = Command::new(program).arg(flags).arg(path);
+        if let Err(error) = run.limit(Duration::from_secs(300)).run().await {
+            // What was repaired is no failure; whether it has grown is seen when it is mounted.
+            tracing::info!(path = %path.display(), %error, "growing a disk");
+        }
     }
 }
 
