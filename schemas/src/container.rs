@@ -1,13 +1,14 @@
 //! Container: a system container with an init, addresses and a place.
 
 use crate::host::Resources;
+use crate::placement::PlacementRules;
 use crate::quantity::{Bandwidth, Bytes, Cpu};
 use crate::validate::{Cause, Errors, Validate};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// Held while a host may still have something of the container. Added before it is bound; removed by the host's agent.
@@ -108,65 +109,6 @@ pub struct Attachment {
     /// A fixed address; the lowest free one where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
-}
-
-/// Where a container may run.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PlacementRules {
-    /// Only this host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Only hosts with these labels. Every host carries `skysail.dev/cloud`, `skysail.dev/region`, `skysail.dev/zone`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub host_selector: BTreeMap<String, String>,
-    /// Only these clouds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub clouds: Vec<String>,
-    /// Taints that do not keep it away.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tolerations: Vec<Toleration>,
-    /// Keep apart from others over a topology.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub spread: Vec<Spread>,
-}
-
-/// A taint that is tolerated.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Toleration {
-    /// The taint's key.
-    pub key: String,
-    /// The taint's value; any where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-}
-
-/// Spread over hosts or clouds.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Spread {
-    /// Over what.
-    pub topology: Topology,
-    /// Among which containers of the same namespace.
-    pub selector: LabelSelector,
-    /// How far the fullest may be ahead of the emptiest.
-    #[serde(default = "one")]
-    pub max_skew: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// What containers can be spread over.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Topology {
-    /// Hosts.
-    Host,
-    /// Clouds.
-    Cloud,
 }
 
 /// What happens when a container's init ends.
@@ -351,13 +293,7 @@ impl Validate for ContainerSpec {
                 );
             }
         }
-        for (i, spread) in self.placement.spread.iter().enumerate() {
-            errors.check(
-                spread.max_skew >= 1,
-                &format!("spec.placement.spread[{i}].maxSkew"),
-                "must be at least 1",
-            );
-        }
+        self.placement.validate("spec.placement", errors);
         if self.user_data.as_ref().is_some_and(|d| d.len() > 65536) {
             errors.push(
                 Cause::TooLong,

@@ -40,6 +40,9 @@ pub struct ContainerSetSpec {
     /// How many.
     #[serde(default = "one")]
     pub replicas: u32,
+    /// Place all of them or none: those that wait get hosts only when there is room for every one at once.
+    #[serde(default)]
+    pub all_or_none: bool,
     /// What each is made from. A fixed address is possible with one replica only.
     pub template: ContainerTemplate,
 }

@@ -41,6 +41,7 @@ pub mod kinds;
 pub mod machine_type;
 pub mod migration;
 pub mod network;
+pub mod placement;
 pub mod port;
 pub mod quantity;
 pub mod segment;

@@ -2,7 +2,8 @@
 
 use super::plan::{self, Observed, Plan};
 use crate::Context;
-use crate::placement::snapshot::{Objects, Snapshot};
+use crate::placement::apply::objects;
+use crate::placement::snapshot::Snapshot;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use skysail_reconcile::{Error, Outcome, Reconciler, Steps, delete_if_present};
@@ -40,7 +41,14 @@ impl Reconciler for MigrationReconciler {
             ..Observed::default()
         };
         if status.source.is_none() && !plan::is_finished(migration) {
-            tokio::join!(c.instance_types.ready(), c.clouds.ready());
+            tokio::join!(
+                c.instance_types.ready(),
+                c.clouds.ready(),
+                c.machine_types.ready(),
+                c.container_sets.ready(),
+                c.images.ready(),
+                c.namespaces.ready()
+            );
             let on = container.as_ref().and_then(|c| c.status.as_ref());
             observed.source = host(on.and_then(|s| s.host.as_ref()));
             observed.hosts = c.hosts.list();
@@ -76,15 +84,6 @@ impl Reconciler for MigrationReconciler {
 
 impl MigrationReconciler {
     fn snapshot(&self) -> Snapshot {
-        let c = &self.context;
-        let objects = Objects {
-            hosts: c.hosts.list(),
-            containers: c.containers.list(),
-            instance_types: c.instance_types.list(),
-            clouds: c.clouds.list(),
-            migrations: c.migrations.list(),
-            ..Objects::default()
-        };
-        Snapshot::new(objects, Timestamp::now())
+        Snapshot::new(objects(&self.context), Timestamp::now())
     }
 }

@@ -111,6 +111,21 @@ impl Placement {
     }
 }
 
+/// All that is known now.
+pub(crate) fn objects(context: &Context) -> Objects {
+    Objects {
+        hosts: context.hosts.list(),
+        containers: context.containers.list(),
+        container_sets: context.container_sets.list(),
+        images: context.images.list(),
+        instance_types: context.instance_types.list(),
+        machine_types: context.machine_types.list(),
+        clouds: context.clouds.list(),
+        namespaces: context.namespaces.list(),
+        migrations: context.migrations.list(),
+    }
+}
+
 impl Sweep for Placement {
     type View = Snapshot;
     type Plan = Plan;
@@ -124,6 +139,8 @@ impl Sweep for Placement {
             c.hosts.ready(),
             c.images.ready(),
             c.instance_types.ready(),
+            c.container_sets.ready(),
+            c.machine_types.ready(),
             c.clouds.ready(),
             c.namespaces.ready(),
             c.migrations.ready()
@@ -135,27 +152,7 @@ impl Sweep for Placement {
         if !containers.iter().any(waits) && !resize::asks(&containers, of) {
             return Ok(Snapshot::default());
         }
-        let allows = |n: &&Arc<_>| {
-            ResourceExt::labels(&***n)
-                .get("skysail.dev/privileged")
-                .is_some_and(|v| v == "allowed")
-        };
-        let objects = Objects {
-            hosts: c.hosts.list(),
-            containers,
-            images: c.images.list(),
-            instance_types: c.instance_types.list(),
-            clouds: c.clouds.list(),
-            migrations: c.migrations.list(),
-            privileged: c
-                .namespaces
-                .list()
-                .iter()
-                .filter(allows)
-                .map(|n| n.name_any())
-                .collect(),
-        };
-        Ok(Snapshot::new(objects, Timestamp::now()))
+        Ok(Snapshot::new(objects(c), Timestamp::now()))
     }
 
     fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {

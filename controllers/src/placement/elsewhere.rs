@@ -1,13 +1,13 @@
 //! Another Host for a Container that has one. Pure.
 
-use super::filter::possible;
-use super::place::{Unplaceable, explain, plural};
-use super::score::score;
-use super::snapshot::{HostView, Snapshot, resident};
+use super::board::Board;
+use super::place::Unplaceable;
+use super::request::Request;
+use super::snapshot::Snapshot;
 use kube::ResourceExt;
 use skysail_schemas::Container;
-use skysail_schemas::container::Allocation;
 use skysail_schemas::migration::MigrationTarget;
+use std::sync::Arc;
 
 /// A choice with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,89 +18,84 @@ pub struct Elsewhere {
     pub message: String,
 }
 
-fn no(reason: &'static str, message: String) -> Unplaceable {
-    Unplaceable { reason, message }
-}
-
 /// The best Host for `container` among those that `target` means, but for the one that has it. The same rules hold
-/// as for a first placement, with the room that it has already been given.
+/// as for a first placement, with the room that it has already been given. Room that other moves hold is taken.
+///
+/// # Errors
+/// When no other Host is possible; why each is not.
 pub fn elsewhere(
     snapshot: &Snapshot,
-    container: &Container,
+    container: &Arc<Container>,
     target: &MigrationTarget,
 ) -> Result<Elsewhere, Unplaceable> {
-    let status = container.status.clone().unwrap_or_default();
-    let source = status.host.unwrap_or_default();
-    let wanted = status
-        .allocation
-        .as_ref()
-        .map(Allocation::resources)
-        .unwrap_or_default();
-    let mut hosts = snapshot.hosts.clone();
-    let resident = resident(container, &snapshot.instance_types);
-    if let Some(host) = hosts.iter_mut().find(|h| h.name == source) {
-        host.release(wanted, &resident);
-    }
-    let meant = |h: &&HostView| {
-        h.name != source
-            && target.host.as_ref().is_none_or(|t| *t == h.name)
+    let mut board = Board::new(snapshot);
+    from(&mut board, container, target).map(|(_, _, found)| found)
+}
+
+/// The same on a board, which then counts the Container there and no more where it was; with its request and the
+/// number of its new Host. For a plan of several moves.
+///
+/// # Errors
+/// When no other Host is possible; the board then counts the Container nowhere.
+pub fn from(
+    board: &mut Board<'_>,
+    container: &Arc<Container>,
+    target: &MigrationTarget,
+) -> Result<(Request, usize, Elsewhere), Unplaceable> {
+    let snapshot = board.snapshot;
+    let status = container.status.as_ref();
+    let source = status.and_then(|s| s.host.as_deref()).unwrap_or_default();
+    let meant = |index: usize| {
+        let host = &snapshot.hosts[index];
+        host.name != source
+            && target.host.as_ref().is_none_or(|t| *t == host.name)
             && target
                 .cloud
                 .as_ref()
-                .is_none_or(|t| h.cloud.as_ref() == Some(t))
+                .is_none_or(|t| host.cloud.as_ref() == Some(t))
     };
-    let candidates: Vec<&HostView> = hosts.iter().filter(meant).collect();
-    if candidates.is_empty() {
-        return Err(nobody(&hosts, &source, target));
+    if !(0..snapshot.hosts.len()).any(meant) {
+        return Err(nobody(snapshot, source, target));
     }
     let namespace = container.namespace().unwrap_or_default();
-    let checked: Vec<_> = candidates
-        .iter()
-        .map(|h| (*h, possible(container, &namespace, wanted, h, &hosts)))
-        .collect();
-    let refusals: Vec<_> = checked
-        .iter()
-        .filter_map(|(_, c)| c.as_ref().err())
-        .collect();
-    let best = checked
-        .iter()
-        .filter(|(_, c)| c.is_ok())
-        .min_by_key(|(h, _)| score(container, &resident, wanted, h, &hosts));
-    let Some((best, _)) = best else {
-        let message = format!("{}: {}", plural(candidates.len()), explain(&refusals));
-        return Err(no("NoHostFits", message));
+    while let Some(put) = board.find(&namespace, &container.name_any()) {
+        board.lift(put);
+    }
+    let request = Request::again(board, container);
+    let choice = board.best_among(&request, meant)?;
+    board.take(&request, choice.index);
+    let found = Elsewhere {
+        host: snapshot.hosts[choice.index].name.clone(),
+        message: choice.message,
     };
-    let message = format!(
-        "{} is the best of {} possible of {}",
-        best.name,
-        candidates.len() - refusals.len(),
-        plural(candidates.len())
-    );
-    Ok(Elsewhere {
-        host: best.name.clone(),
-        message,
-    })
+    Ok((request, choice.index, found))
 }
 
-fn nobody(hosts: &[HostView], source: &str, target: &MigrationTarget) -> Unplaceable {
+fn nobody(snapshot: &Snapshot, source: &str, target: &MigrationTarget) -> Unplaceable {
+    let in_cloud = |cloud: &String| {
+        snapshot
+            .hosts
+            .iter()
+            .any(|h| h.cloud.as_ref() == Some(cloud))
+    };
     match (&target.host, &target.cloud) {
-        (Some(host), _) if host == source => no(
+        (Some(host), _) if host == source => Unplaceable::new(
             "AlreadyThere",
             format!("spec.target.host: it is on {host} already"),
         ),
-        (Some(host), _) => no(
+        (Some(host), _) => Unplaceable::new(
             "HostNotFound",
             format!("spec.target.host: there is no Host {host:?}"),
         ),
-        (None, Some(cloud)) if hosts.iter().any(|h| h.cloud.as_ref() == Some(cloud)) => no(
+        (None, Some(cloud)) if in_cloud(cloud) => Unplaceable::new(
             "AlreadyThere",
             format!("spec.target.cloud: it is on {source}, the only Host of Cloud {cloud:?}"),
         ),
-        (None, Some(cloud)) => no(
+        (None, Some(cloud)) => Unplaceable::new(
             "NoHostFits",
             format!("spec.target.cloud: Cloud {cloud:?} has no Host; create one"),
         ),
-        (None, None) => no(
+        (None, None) => Unplaceable::new(
             "NoHostFits",
             format!("there is no Host but {source}; create one"),
         ),

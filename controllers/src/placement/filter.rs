@@ -1,204 +1,222 @@
 //! Which Hosts are possible for a Container, and why each of the others is not. Pure.
+//!
+//! [`fixed`] are the rules that no other Container changes; [`Board::check`] adds what
+//! depends on who is where; [`Board::refusals`] says everything that is in the way.
 
-use super::snapshot::HostView;
-use skysail_schemas::Container;
-use skysail_schemas::container::{Spread, Topology};
-use skysail_schemas::host::Resources;
+use super::board::{Board, Slot};
+use super::class::Class;
+use super::labels::Group;
+use super::request::Request;
+use super::snapshot::{HostView, micros};
+use skysail_schemas::host::Taint;
+use skysail_schemas::placement::{PlacementRules, kernel_version};
 use skysail_schemas::quantity::{Bytes, Cpu};
-use std::collections::BTreeMap;
 
-/// Why a Host is not possible.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a Host is not possible. Numbers are places in the lists of `spec.placement`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
-    /// `spec.placement.host` names another.
+    /// `host` names another.
     OtherHost,
-    /// `spec.placement.clouds` does not name its Cloud.
+    /// `clouds` does not name its Cloud.
     OtherCloud,
-    /// `spec.placement.hostSelector` does not match its labels.
+    /// `regions` does not name its region.
+    OtherRegion,
+    /// `zones` does not name its zone.
+    OtherZone,
+    /// `hostSelector` does not match its labels.
     Selector,
+    /// Its kernel is older than `minKernel`, or not known.
+    Kernel(String),
+    /// It costs more than `maxPricePerHour`, or nobody knows how much.
+    Price(String),
     /// It has a taint that the Container does not tolerate.
     Taint(String),
     /// It was cordoned.
     Cordoned,
     /// It takes no containers now.
     NotReady(String),
-    /// So much cpu is missing.
-    Cpu(Cpu),
+    /// Nothing that `affinity.required[i]` wants is near.
+    Near(usize),
+    /// Something that `antiAffinity.required[i]` keeps away is near.
+    Apart(usize),
+    /// Something near keeps this Container away by its own rule, by its number on the board.
+    Repelled(usize),
+    /// It would be further ahead of the emptiest than `spread[i].maxSkew`.
+    Skew(usize),
     /// So much memory is missing.
     Memory(Bytes),
+    /// So much cpu is missing.
+    Cpu(Cpu),
     /// So much disk is missing.
     Disk(Bytes),
-    /// It would be further ahead of the emptiest than `maxSkew`.
-    Skew(String),
 }
 
-impl Refusal {
-    /// What several Hosts share, without the amounts.
-    pub fn group(&self) -> String {
-        match self {
-            Self::OtherHost => "not the one in spec.placement.host".to_owned(),
-            Self::OtherCloud => "in another cloud than spec.placement.clouds".to_owned(),
-            Self::Selector => "without the labels of spec.placement.hostSelector".to_owned(),
-            Self::Taint(key) => format!("tainted {key}"),
-            Self::Cordoned => "cordoned".to_owned(),
-            Self::NotReady(reason) => format!("not ready ({reason})"),
-            Self::Cpu(_) => "too small in cpu".to_owned(),
-            Self::Memory(_) => "too small in memory".to_owned(),
-            Self::Disk(_) => "too small in disk".to_owned(),
-            Self::Skew(why) => why.clone(),
+/// The rules that depend on the Host alone, without whether it is ready: the Hosts over which Containers are spread.
+///
+/// # Errors
+/// The first rule that refuses it.
+pub fn fixed(rules: &PlacementRules, host: &HostView) -> Result<(), Refusal> {
+    match every_fixed(rules, host, true).into_iter().next() {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
+    }
+}
+
+/// The same with whether it is ready.
+///
+/// # Errors
+/// The first reason against it.
+pub fn at_all(rules: &PlacementRules, host: &HostView) -> Result<(), Refusal> {
+    fixed(rules, host)?;
+    match &host.unready {
+        Some(reason) => Err(Refusal::NotReady(reason.clone())),
+        None => Ok(()),
+    }
+}
+
+/// All fixed rules that refuse the Host, or only the first.
+fn every_fixed(rules: &PlacementRules, host: &HostView, first: bool) -> Vec<Refusal> {
+    let named = |list: &[String], own: &Option<String>| {
+        list.is_empty() || own.as_ref().is_some_and(|o| list.contains(o))
+    };
+    let mut refusals = vec![];
+    let checks: [&dyn Fn() -> Option<Refusal>; 9] = [
+        &|| (rules.host.as_ref().is_some_and(|h| *h != host.name)).then_some(Refusal::OtherHost),
+        &|| (!named(&rules.clouds, &host.cloud)).then_some(Refusal::OtherCloud),
+        &|| (!named(&rules.regions, &host.region)).then_some(Refusal::OtherRegion),
+        &|| (!named(&rules.zones, &host.zone)).then_some(Refusal::OtherZone),
+        &|| {
+            let mut wanted = rules.host_selector.iter();
+            (!wanted.all(|(k, v)| host.labels.get(k) == Some(v))).then_some(Refusal::Selector)
+        },
+        &|| kernel(rules, host),
+        &|| too_dear(rules, host),
+        &|| {
+            let taint = host.taints.iter().find(|t| !tolerated(rules, t))?;
+            Some(Refusal::Taint(taint.key.clone()))
+        },
+        &|| host.cordoned.then_some(Refusal::Cordoned),
+    ];
+    for check in checks {
+        refusals.extend(check());
+        if first && !refusals.is_empty() {
+            break;
+        }
+    }
+    refusals
+}
+
+fn tolerated(rules: &PlacementRules, taint: &Taint) -> bool {
+    let value = |v: &String| Some(v) == taint.value.as_ref();
+    let mut tolerations = rules.tolerations.iter();
+    tolerations.any(|t| t.key == taint.key && t.value.as_ref().is_none_or(value))
+}
+
+fn kernel(rules: &PlacementRules, host: &HostView) -> Option<Refusal> {
+    let text = rules.min_kernel.as_ref()?;
+    let wanted = kernel_version(text)?;
+    (host.kernel.is_none_or(|k| k < wanted)).then(|| Refusal::Kernel(text.clone()))
+}
+
+fn too_dear(rules: &PlacementRules, host: &HostView) -> Option<Refusal> {
+    let text = rules.max_price_per_hour.as_ref()?;
+    let most = micros(text)?;
+    (host.price.is_none_or(|p| p > most)).then(|| Refusal::Price(text.clone()))
+}
+
+/// The domain of a spread rule that has the fewest Containers, and how many: the first by name of several.
+pub(super) fn emptiest(class: &Class, rule: usize, groups: &[Group]) -> Option<(u32, u32)> {
+    let spread = &class.spread[rule];
+    let counts = groups[spread.term.group].counts(spread.term.topology);
+    let domains = spread.domains.iter();
+    domains
+        .map(|d| (*d, counts[*d as usize]))
+        .min_by_key(|(_, count)| *count)
+}
+
+impl Board<'_> {
+    /// Whether the Host is possible for it now.
+    ///
+    /// # Errors
+    /// The first reason against it.
+    pub fn check(&self, request: &Request, host: usize) -> Result<(), Refusal> {
+        match self.refusals(request, host).into_iter().next() {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
         }
     }
 
-    /// The amount that is missing, in base units with its text.
-    pub fn missing(&self) -> Option<(u64, String)> {
-        match self {
-            Self::Cpu(by) => Some((by.0, by.to_string())),
-            Self::Memory(by) | Self::Disk(by) => Some((by.0, by.to_string())),
-            _ => None,
+    /// Everything that is in the way of the Container on this Host; nothing where it is possible.
+    pub fn refusals(&self, request: &Request, host: usize) -> Vec<Refusal> {
+        let view = &self.snapshot.hosts[host];
+        let class = &self.classes.all[request.class];
+        let mut all = every_fixed(&request.container.spec.placement, view, false);
+        all.extend(view.unready.clone().map(Refusal::NotReady));
+        let least: Vec<u32> = self.least(class);
+        let slot = &self.slots[host];
+        self.moving(class, slot, &least, &mut |refusal| {
+            all.push(refusal);
+            true
+        });
+        all
+    }
+
+    /// The count of the emptiest domain of every spread rule.
+    pub(super) fn least(&self, class: &Class) -> Vec<u32> {
+        (0..class.spread.len())
+            .map(|rule| emptiest(class, rule, &self.groups.all).map_or(0, |(_, count)| count))
+            .collect()
+    }
+
+    /// What depends on who is where. `refuse` gets the reasons until it answers no.
+    #[inline]
+    pub(super) fn moving(
+        &self,
+        class: &Class,
+        slot: &Slot,
+        least: &[u32],
+        refuse: &mut impl FnMut(Refusal) -> bool,
+    ) {
+        let at = |group: &Group, topology| -> u32 {
+            group.counts(topology)[slot.domains[topology as usize] as usize]
+        };
+        for (i, (term, first_anywhere)) in class.near.iter().enumerate() {
+            let group = &self.groups.all[term.group];
+            let first = *first_anywhere && group.total == 0;
+            if !first && at(group, term.topology) == 0 && !refuse(Refusal::Near(i)) {
+                return;
+            }
+        }
+        for (i, term) in class.apart.iter().enumerate() {
+            let group = &self.groups.all[term.group];
+            if at(group, term.topology) > 0 && !refuse(Refusal::Apart(i)) {
+                return;
+            }
+        }
+        for number in &class.repelled {
+            let repulsion = &self.repulsions.all[*number];
+            if at(&repulsion.group, repulsion.topology) > 0 && !refuse(Refusal::Repelled(*number)) {
+                return;
+            }
+        }
+        for (i, (spread, least)) in class.spread.iter().zip(least).enumerate() {
+            let here = at(&self.groups.all[spread.term.group], spread.term.topology);
+            if (here + 1).saturating_sub(*least) > spread.max_skew && !refuse(Refusal::Skew(i)) {
+                return;
+            }
+        }
+        let (wanted, free) = (class.wanted, slot.free);
+        if wanted.memory > free.memory {
+            let missing = wanted.memory.saturating_sub(free.memory);
+            if !refuse(Refusal::Memory(missing)) {
+                return;
+            }
+        }
+        if wanted.cpu > free.cpu && !refuse(Refusal::Cpu(wanted.cpu.saturating_sub(free.cpu))) {
+            return;
+        }
+        if wanted.disk > free.disk {
+            refuse(Refusal::Disk(wanted.disk.saturating_sub(free.disk)));
         }
     }
-}
-
-/// Whether the Container's rules allow the Host at all, whatever its state: the Hosts over which it is spread.
-pub fn allowed(container: &Container, host: &HostView) -> Result<(), Refusal> {
-    let rules = &container.spec.placement;
-    if rules.host.as_ref().is_some_and(|h| *h != host.name) {
-        return Err(Refusal::OtherHost);
-    }
-    if !rules.clouds.is_empty()
-        && !host
-            .cloud
-            .as_ref()
-            .is_some_and(|c| rules.clouds.contains(c))
-    {
-        return Err(Refusal::OtherCloud);
-    }
-    if !rules
-        .host_selector
-        .iter()
-        .all(|(k, v)| host.labels.get(k) == Some(v))
-    {
-        return Err(Refusal::Selector);
-    }
-    let tolerated = |taint: &&skysail_schemas::host::Taint| {
-        rules.tolerations.iter().any(|t| {
-            t.key == taint.key
-                && t.value
-                    .as_ref()
-                    .is_none_or(|v| Some(v) == taint.value.as_ref())
-        })
-    };
-    if let Some(taint) = host.taints.iter().find(|t| !tolerated(t)) {
-        return Err(Refusal::Taint(taint.key.clone()));
-    }
-    if host.cordoned {
-        Err(Refusal::Cordoned)
-    } else {
-        Ok(())
-    }
-}
-
-/// Whether the Host has room for it.
-pub fn fits(wanted: Resources, host: &HostView) -> Result<(), Refusal> {
-    let free = host.free();
-    if wanted.memory > free.memory {
-        return Err(Refusal::Memory(wanted.memory.saturating_sub(free.memory)));
-    }
-    if wanted.cpu > free.cpu {
-        return Err(Refusal::Cpu(wanted.cpu.saturating_sub(free.cpu)));
-    }
-    if wanted.disk > free.disk {
-        return Err(Refusal::Disk(wanted.disk.saturating_sub(free.disk)));
-    }
-    Ok(())
-}
-
-/// Whether the Host is possible now.
-pub fn possible(
-    container: &Container,
-    namespace: &str,
-    wanted: Resources,
-    host: &HostView,
-    hosts: &[HostView],
-) -> Result<(), Refusal> {
-    allowed(container, host)?;
-    if let Some(reason) = &host.unready {
-        return Err(Refusal::NotReady(reason.clone()));
-    }
-    for spread in &container.spec.placement.spread {
-        check_skew(container, namespace, spread, host, hosts)?;
-    }
-    fits(wanted, host)
-}
-
-/// The place of a Host in a topology.
-fn domain(host: &HostView, topology: Topology) -> &str {
-    match topology {
-        Topology::Host => &host.name,
-        Topology::Cloud => host.cloud.as_deref().unwrap_or_default(),
-    }
-}
-
-/// Containers that `spread` picks, per domain of the Hosts that are allowed and ready, or
-/// expected soon: otherwise the first Host to come up would get them all.
-pub fn counts<'a>(
-    container: &Container,
-    namespace: &str,
-    spread: &Spread,
-    hosts: &'a [HostView],
-) -> BTreeMap<&'a str, u32> {
-    let mut counts = BTreeMap::new();
-    for host in hosts
-        .iter()
-        .filter(|h| (h.unready.is_none() || h.coming) && allowed(container, h).is_ok())
-    {
-        *counts.entry(domain(host, spread.topology)).or_default() +=
-            host.matching(namespace, &spread.selector);
-    }
-    counts
-}
-
-/// How far the Host's domain would be ahead of the emptiest with one more.
-pub fn skew(
-    container: &Container,
-    namespace: &str,
-    spread: &Spread,
-    host: &HostView,
-    hosts: &[HostView],
-) -> (u32, String) {
-    let counts = counts(container, namespace, spread, hosts);
-    let here = counts
-        .get(domain(host, spread.topology))
-        .copied()
-        .unwrap_or(0);
-    let (name, least) = counts
-        .iter()
-        .min_by_key(|(name, count)| (**count, **name))
-        .map_or(("", 0), |(n, c)| (*n, *c));
-    ((here + 1).saturating_sub(least), name.to_owned())
-}
-
-fn check_skew(
-    container: &Container,
-    namespace: &str,
-    spread: &Spread,
-    host: &HostView,
-    hosts: &[HostView],
-) -> Result<(), Refusal> {
-    let (skew, emptiest) = skew(container, namespace, spread, host, hosts);
-    if skew <= spread.max_skew {
-        return Ok(());
-    }
-    let coming = hosts
-        .iter()
-        .any(|h| h.coming && domain(h, spread.topology) == emptiest);
-    let waits = if coming {
-        format!(", which is still coming up: {emptiest}")
-    } else {
-        format!(": {emptiest}")
-    };
-    Err(Refusal::Skew(format!(
-        "more than maxSkew {} ahead of the emptiest{waits}",
-        spread.max_skew
-    )))
 }

@@ -8,23 +8,33 @@
 //! binding is one compare-and-swap of the status, so a Container never gets two
 //! Hosts; the agent's finalizer is there before the binding; a write whose answer
 //! was lost is looked up before anything else is placed.
-//! Woken by: Containers that wait or go, Hosts, Images, InstanceTypes, Clouds, Namespaces, finished Migrations.
+//! Woken by: Containers that wait or go, Hosts, Images, InstanceTypes, Clouds, Namespaces,
+//! ContainerSets that are placed as a whole, MachineTypes, finished Migrations.
 //!
 //! Migrations that were accepted take room on their targets too.
 //!
-//! `snapshot.rs` is the immutable view, `filter.rs` says which Hosts are possible
-//! and why the others are not, `score.rs` which is best, `place.rs` puts them
-//! together, `plan.rs` places a batch, `elsewhere.rs` finds another Host for what is to move,
-//! `resize.rs` gives what has a Host another size there.
+//! `snapshot.rs` is the immutable view, `board.rs` the working copy on which a batch is
+//! counted, `class.rs` what Containers of the same wishes share, `filter.rs` says which
+//! Hosts are possible and why the others are not, `score.rs` which is best, `place.rs`
+//! puts them together for one Container, `plan.rs` and `repack.rs` for a batch,
+//! `resize.rs` gives what has a Host another size there, `explain.rs` says why and what would help. Everything but `apply.rs` is pure, and public
+//! for others who choose Hosts: a move's target (`elsewhere.rs`), `skysail plan`.
 
-mod apply;
-pub(crate) mod elsewhere;
-mod filter;
-mod place;
-mod plan;
+pub(crate) mod apply;
+pub mod board;
+mod class;
+pub mod elsewhere;
+mod explain;
+pub mod filter;
+mod labels;
+pub mod place;
+pub mod plan;
+pub mod quota;
+mod repack;
+pub mod request;
 mod resize;
-mod score;
-pub(crate) mod snapshot;
+pub mod score;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +69,8 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         of(&context.instance_types, |_| true),
         of(&context.clouds, |_| true),
         of(&context.namespaces, |_| true),
+        of(&context.container_sets, |s| s.spec.all_or_none),
+        of(&context.machine_types, |_| true),
         of(&context.migrations, |m| {
             m.status.as_ref().is_some_and(|s| s.phase.is_finished())
         }),

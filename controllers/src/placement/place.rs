@@ -1,11 +1,12 @@
 //! A Host for one Container, or why there is none. Pure.
 
-use super::filter::{Refusal, allowed, possible};
-use super::score::score;
-use super::snapshot::{HostView, Resident};
-use skysail_schemas::Container;
-use skysail_schemas::host::Resources;
-use std::collections::BTreeMap;
+use super::board::{Board, Put, Slot};
+use super::class::Class;
+use super::explain::{Tally, plural};
+use super::filter::at_all;
+use super::request::Request;
+use super::score::{STEP, Score};
+use skysail_schemas::placement::Strategy;
 
 /// Why a Container has no Host: the condition's reason and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,144 +17,223 @@ pub struct Unplaceable {
     pub message: String,
 }
 
+impl Unplaceable {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { reason, message }
+    }
+}
+
 /// A choice with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// Where the Host is in `hosts`.
+    /// Where the Host is in [`Snapshot::hosts`](super::snapshot::Snapshot::hosts).
     pub index: usize,
     /// Why this one.
     pub message: String,
 }
 
-/// The best Host.
-pub fn place(
-    container: &Container,
-    resident: &Resident,
-    wanted: Resources,
-    hosts: &[HostView],
-) -> Result<Choice, Unplaceable> {
-    let checked: Vec<_> = hosts
-        .iter()
-        .map(|h| possible(container, &resident.namespace, wanted, h, hosts))
-        .collect();
-    let best = (0..hosts.len())
-        .filter(|i| checked[*i].is_ok())
-        .min_by_key(|i| score(container, resident, wanted, &hosts[*i], hosts));
-    let refusals: Vec<&Refusal> = checked.iter().filter_map(|c| c.as_ref().err()).collect();
-    match best {
-        Some(index) => {
-            let possible = hosts.len() - refusals.len();
-            let others = if refusals.is_empty() {
-                String::new()
-            } else {
-                format!("; {}", explain(&refusals))
-            };
-            let message = format!(
-                "{} is the best of {possible} possible of {}{others}",
-                hosts[index].name,
-                plural(hosts.len())
-            );
-            Ok(Choice { index, message })
+impl Board<'_> {
+    /// Puts the Container on the best Host.
+    ///
+    /// # Errors
+    /// When its tenant has no more to spend or no Host is possible; why each is not.
+    pub fn place(&mut self, request: &Request) -> Result<(Put, Choice), Unplaceable> {
+        self.within_quota(request)?;
+        let choice = self.best(request)?;
+        let put = self.take(request, choice.index);
+        Ok((put, choice))
+    }
+
+    /// The same without saying why not.
+    pub(super) fn place_quietly(&mut self, request: &Request) -> Option<(Put, Choice)> {
+        self.within_quota(request).ok()?;
+        let class = &self.classes.all[request.class];
+        let mut tally = Tally::new(class, self.slots.len());
+        let index = self.scan(class, |_| true, &mut tally)?.host as usize;
+        let message = self.chosen(index, &tally);
+        let put = self.take(request, index);
+        Some((put, Choice { index, message }))
+    }
+
+    /// Why it gets no Host.
+    pub(super) fn refused(&self, request: &Request) -> Unplaceable {
+        let best = || self.best(request).map(drop);
+        let no = self.within_quota(request).and_then(|()| best());
+        no.err().unwrap_or_else(|| {
+            Unplaceable::new("NoHostFits", "others that wait go first; it is tried again")
+        })
+    }
+
+    /// Whether a placement of others can make one possible for it.
+    pub(super) fn depends_on_others(&self, request: &Request) -> bool {
+        let class = &self.classes.all[request.class];
+        !class.near.is_empty() || !class.spread.is_empty()
+    }
+
+    /// The best Host.
+    ///
+    /// # Errors
+    /// When none of them is possible; why each is not.
+    pub fn best(&self, request: &Request) -> Result<Choice, Unplaceable> {
+        let class = &self.classes.all[request.class];
+        self.decide(request, |_| true, Tally::new(class, self.slots.len()))
+    }
+
+    /// The best of the Hosts that `among` picks; the others are not spoken of.
+    ///
+    /// # Errors
+    /// When none of them is possible; why each is not.
+    pub fn best_among(
+        &self,
+        request: &Request,
+        among: impl Fn(usize) -> bool,
+    ) -> Result<Choice, Unplaceable> {
+        let mut tally = Tally::default();
+        let rules = &request.container.spec.placement;
+        for (index, host) in self.snapshot.hosts.iter().enumerate() {
+            if among(index) {
+                tally.hosts += 1;
+                tally.add_fixed(at_all(rules, host));
+            }
         }
-        None => Err(unplaceable(container, wanted, hosts, &refusals)),
+        self.decide(request, among, tally)
     }
-}
 
-fn unplaceable(
-    container: &Container,
-    wanted: Resources,
-    hosts: &[HostView],
-    refusals: &[&Refusal],
-) -> Unplaceable {
-    if hosts.is_empty() {
-        let message = "there are no hosts; create a Host".to_owned();
-        return Unplaceable {
-            reason: "NoHostFits",
-            message,
-        };
+    fn decide(
+        &self,
+        request: &Request,
+        among: impl Fn(usize) -> bool,
+        mut tally: Tally,
+    ) -> Result<Choice, Unplaceable> {
+        let class = &self.classes.all[request.class];
+        match self.scan(class, &among, &mut tally) {
+            Some(score) => {
+                let index = score.host as usize;
+                let message = self.chosen(index, &tally);
+                Ok(Choice { index, message })
+            }
+            None => Err(self.unplaceable(request, &tally, among)),
+        }
     }
-    if let Some(name) = &container.spec.placement.host
-        && !hosts.iter().any(|h| h.name == *name)
-    {
-        return Unplaceable {
-            reason: "NoHostFits",
-            message: format!("spec.placement.host: there is no Host {name:?}"),
-        };
-    }
-    if let Some(message) = larger_than_any(container, wanted, hosts) {
-        return Unplaceable {
-            reason: "LargerThanAnyHost",
-            message,
-        };
-    }
-    Unplaceable {
-        reason: "NoHostFits",
-        message: format!("{}: {}", plural(hosts.len()), explain(refusals)),
-    }
-}
 
-/// Said where even an empty Host would be too small: waiting for others to leave would not help.
-fn larger_than_any(container: &Container, wanted: Resources, hosts: &[HostView]) -> Option<String> {
-    let known: Vec<_> = hosts
-        .iter()
-        .filter(|h| h.allocatable != Resources::default())
-        .collect();
-    if known.is_empty() || known.len() < hosts.len() {
-        return None;
+    /// The number of the best Host without an explanation.
+    pub(super) fn quick(&self, request: &Request) -> Option<usize> {
+        let class = &self.classes.all[request.class];
+        let score = self.scan(class, |_| true, &mut Tally::default());
+        score.map(|s| s.host as usize)
     }
-    let mut possible = known
-        .iter()
-        .filter(|h| allowed(container, h).is_ok())
-        .peekable();
-    possible.peek()?;
-    let fits = |all: &Resources| {
-        wanted.cpu <= all.cpu && wanted.memory <= all.memory && wanted.disk <= all.disk
-    };
-    if possible.clone().any(|h| fits(&h.allocatable)) {
-        return None;
-    }
-    let largest = possible.max_by_key(|h| (h.allocatable.memory, h.allocatable.cpu, &h.name))?;
-    let all = largest.allocatable;
-    Some(format!(
-        "spec.instanceType {:?} asks for {} cpu, {} memory, {} disk; the largest possible host {} has {} cpu, {} memory, {} disk even when empty; choose a smaller InstanceType or add a larger Host",
-        container.spec.instance_type,
-        wanted.cpu,
-        wanted.memory,
-        wanted.disk,
-        largest.name,
-        all.cpu,
-        all.memory,
-        all.disk
-    ))
-}
 
-pub(super) fn plural(hosts: usize) -> String {
-    if hosts == 1 {
-        "1 host".to_owned()
-    } else {
-        format!("{hosts} hosts")
+    /// How good a Host is for it, whether or not it is possible.
+    pub fn score(&self, request: &Request, host: usize) -> Score {
+        let class = &self.classes.all[request.class];
+        let view = &self.snapshot.hosts[host];
+        let fetch = !view.images.contains(&request.image.digest);
+        let number = u32::try_from(host).unwrap_or(u32::MAX);
+        self.rate(
+            class,
+            (number, fetch),
+            &self.slots[host],
+            &self.least(class),
+        )
     }
-}
 
-/// `2 too small in memory by 128Mi, 1 cordoned`: the most frequent first, the least that is missing.
-pub(super) fn explain(refusals: &[&Refusal]) -> String {
-    let mut groups: BTreeMap<String, (usize, Option<(u64, String)>)> = BTreeMap::new();
-    for refusal in refusals {
-        let (count, least) = groups.entry(refusal.group()).or_default();
-        *count += 1;
-        *least = match (least.take(), refusal.missing()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+    pub(super) fn within_quota(&self, request: &Request) -> Result<(), Unplaceable> {
+        let namespace = &self.classes.all[request.class].namespace;
+        let Some(tenant) = self.snapshot.tenants.get(&**namespace) else {
+            return Ok(());
         };
+        let quota = tenant.quota.as_ref().map_err(|e| {
+            let message = format!(
+                "Namespace {namespace}: annotation {e}; mend or remove it, the Container then goes on by itself"
+            );
+            Unplaceable::new("QuotaUnreadable", message)
+        })?;
+        let taken = self.tenants.get(namespace).copied().unwrap_or_default();
+        let wanted = request.allocation.resources();
+        quota
+            .allows(taken.resources, taken.containers, wanted)
+            .map_err(|e| Unplaceable::new("QuotaExceeded", format!("Namespace {namespace}: {e}")))
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-    let text = |(group, (count, least)): (String, (usize, Option<(u64, String)>))| match least {
-        Some((_, by)) => format!(
-            "{count} {group} by {}{by}",
-            if count > 1 { "at least " } else { "" }
-        ),
-        None => format!("{count} {group}"),
-    };
-    groups.into_iter().map(text).collect::<Vec<_>>().join(", ")
+
+    fn scan(
+        &self,
+        class: &Class,
+        among: impl Fn(usize) -> bool,
+        tally: &mut Tally,
+    ) -> Option<Score> {
+        let least = self.least(class);
+        let mut best: Option<Score> = None;
+        for candidate in &class.candidates {
+            let index = candidate.0 as usize;
+            if !among(index) {
+                continue;
+            }
+            let slot = &self.slots[index];
+            let mut possible = true;
+            self.moving(class, slot, &least, &mut |refusal| {
+                tally.add(refusal, index);
+                possible = false;
+                false
+            });
+            if !possible {
+                continue;
+            }
+            tally.possible += 1;
+            let score = self.rate(class, *candidate, slot, &least);
+            if best.is_none_or(|b| score < b) {
+                best = Some(score);
+            }
+        }
+        best
+    }
+
+    fn rate(&self, class: &Class, (host, fetch): (u32, bool), slot: &Slot, least: &[u32]) -> Score {
+        let wanted = class.wanted;
+        let count = |term: &super::class::Term| {
+            let counts = self.groups.all[term.group].counts(term.topology);
+            counts[slot.domains[term.topology as usize] as usize]
+        };
+        let skews = class.spread.iter().zip(least);
+        let cpu = slot.used.cpu.saturating_add(wanted.cpu).0 as f64 * slot.per_cpu;
+        let memory = slot.used.memory.saturating_add(wanted.memory).0 as f64 * slot.per_memory;
+        let permille = cpu.max(memory) as u32;
+        let fine_load = match class.strategy {
+            Strategy::Spread => permille,
+            Strategy::Pack => 1000u32.saturating_sub(permille),
+        };
+        Score {
+            skew: skews
+                .map(|(s, least)| (count(&s.term) + 1).saturating_sub(*least))
+                .sum(),
+            unmet: class
+                .prefer
+                .iter()
+                .filter(|(term, _, like)| (count(term) > 0) != *like)
+                .map(|(_, weight, _)| *weight)
+                .sum(),
+            rivals: class.profile.map_or(0, |p| slot.profiles[p].into()),
+            load: fine_load / STEP,
+            price: slot.price,
+            fetch,
+            fine_load,
+            host,
+        }
+    }
+
+    fn chosen(&self, index: usize, tally: &Tally) -> String {
+        let chosen = &self.snapshot.hosts[index];
+        let others = tally.text(|refusal, _| self.group(refusal, None));
+        let others = if others.is_empty() {
+            others
+        } else {
+            format!("; {others}")
+        };
+        format!(
+            "{} is the best of {} possible of {}{others}",
+            chosen.name,
+            tally.possible,
+            plural(tally.hosts)
+        )
+    }
 }

@@ -1,14 +1,17 @@
 //! Places a batch. Pure.
 
-use super::place::{Unplaceable, place};
+use super::board::{Board, Put};
+use super::place::Unplaceable;
+use super::repack::repack;
+use super::request::Request;
 use super::resize;
-use super::snapshot::{HostView, Snapshot, resident};
+use super::snapshot::{Snapshot, set_uid};
 use crate::condition::container_ready;
 use jiff::Timestamp;
-use kube::ResourceExt;
 use skysail_schemas::condition::{self, Fact};
-use skysail_schemas::container::{Allocation, ContainerPhase, RunImage};
-use skysail_schemas::{Container, ContainerStatus, Image, InstanceType};
+use skysail_schemas::container::ContainerPhase;
+use skysail_schemas::{Container, ContainerStatus};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is to be done: each Container with its new status.
@@ -31,23 +34,33 @@ pub struct Step {
     pub status: ContainerStatus,
 }
 
+/// What a waiting Container gets: a Host by its number and why, or why none.
+pub type Answer = Result<(usize, String), Unplaceable>;
+
+const SCHEDULED: &str = "Scheduled";
+
 /// Decides. Each binding is counted before the next is chosen.
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
-    let mut hosts = snapshot.hosts.clone();
+    let mut board = Board::new(snapshot);
+    let requests: Vec<_> = snapshot.waiting.iter().map(|c| board.request(c)).collect();
+    let answers = answers(&mut board, &requests);
     let mut plan = Plan::default();
-    for container in &snapshot.waiting {
+    for ((container, request), answer) in snapshot.waiting.iter().zip(requests).zip(answers) {
         let mut status = container.status.clone().unwrap_or_default();
-        let fact = match bind(snapshot, container, &mut hosts, &mut status) {
-            Ok(message) => Fact::yes(SCHEDULED, "Bound", message),
-            Err(no) => Fact::no(SCHEDULED, no.reason, no.message),
+        let fact = match (request, answer) {
+            (Ok(request), Ok((host, message))) => {
+                status.host = Some(snapshot.hosts[host].name.clone());
+                status.epoch += 1;
+                status.phase = ContainerPhase::Starting;
+                status.allocation = Some(request.allocation);
+                status.image = Some(request.image);
+                Fact::yes(SCHEDULED, "Bound", message)
+            }
+            (Err(no), _) | (_, Err(no)) => Fact::no(SCHEDULED, no.reason, no.message),
         };
-        condition::merge(
-            &mut status.conditions,
-            &[fact],
-            container.metadata.generation,
-            now,
-        );
-        container_ready(&mut status, container.metadata.generation, now);
+        let generation = container.metadata.generation;
+        condition::merge(&mut status.conditions, &[fact], generation, now);
+        container_ready(&mut status, generation, now);
         let bound = status.host.is_some();
         let step = Step {
             container: container.clone(),
@@ -59,103 +72,233 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
             plan.explain.push(step);
         }
     }
-    plan.resize = resize::plan(snapshot, &mut hosts, now);
+    plan.resize = resize::plan(&mut board, now);
     plan
 }
 
-const SCHEDULED: &str = "Scheduled";
-
-fn bind(
-    snapshot: &Snapshot,
-    container: &Container,
-    hosts: &mut [HostView],
-    status: &mut ContainerStatus,
-) -> Result<String, Unplaceable> {
-    let namespace = container.namespace().unwrap_or_default();
-    if container.spec.privileged && !snapshot.privileged.contains(&namespace) {
-        let message = format!(
-            "spec.privileged: Namespace {namespace:?} does not allow it; label it skysail.dev/privileged=allowed or make the Container unprivileged"
-        );
-        return Err(Unplaceable {
-            reason: "PrivilegedNotAllowed",
-            message,
-        });
+/// What each of the requests gets, in their order, on a board that counts what gets a Host.
+///
+/// The oldest first, each where it is best; again for those that others had to come before. Where that leaves some
+/// without a Host that would have had one before the batch, other ways to place the batch are tried ([`repack`]);
+/// one is taken that places all that the first did and more.
+pub fn answers(board: &mut Board<'_>, requests: &[Result<Request, Unplaceable>]) -> Vec<Answer> {
+    let mark = board.mark();
+    let units = units(board.snapshot, requests);
+    let mut placed: Vec<Placed> = vec![None; requests.len()];
+    while in_turn(board, requests, &units, &mut placed) {}
+    if units.iter().any(|u| u.waits(requests, &placed)) {
+        improve(board, requests, &units, mark, &mut placed);
     }
-    let instance_type = instance_type(snapshot, container, &namespace)?;
-    let image = image(snapshot, container)?;
-    let allocation = allocation(instance_type);
-    let resident = resident(container, &snapshot.instance_types);
-    let choice = place(container, &resident, allocation.resources(), hosts)?;
-    let host = &mut hosts[choice.index];
-    host.take(allocation.resources(), resident);
-    status.host = Some(host.name.clone());
-    status.epoch += 1;
-    status.phase = ContainerPhase::Starting;
-    status.allocation = Some(allocation);
-    status.image = Some(image);
-    Ok(choice.message)
-}
-
-fn instance_type<'a>(
-    snapshot: &'a Snapshot,
-    container: &Container,
-    namespace: &str,
-) -> Result<&'a InstanceType, Unplaceable> {
-    let name = &container.spec.instance_type;
-    snapshot.instance_types.get(&(namespace.to_owned(), name.clone())).map(|t| &**t).ok_or_else(|| {
-        let message = format!("spec.instanceType: there is no InstanceType {name:?} in namespace {namespace}; create it, the Container then goes on by itself");
-        Unplaceable { reason: "InstanceTypeNotFound", message }
-    })
-}
-
-pub fn allocation(instance_type: &InstanceType) -> Allocation {
-    let spec = &instance_type.spec;
-    Allocation {
-        cpu: spec.cpu,
-        memory: spec.memory,
-        disk: spec.disk,
-        bandwidth: spec.bandwidth,
-        pids: spec.pids,
+    let mut why: Vec<Option<Unplaceable>> = vec![None; requests.len()];
+    let mut known = BTreeMap::new();
+    for unit in &units {
+        explain(board, requests, unit, &placed, &mut known, &mut why);
     }
+    let mut answers = vec![];
+    for (placed, why) in placed.into_iter().zip(why) {
+        let none = || Unplaceable::new("NoHostFits", "");
+        answers.push(placed.ok_or_else(|| why.unwrap_or_else(none)));
+    }
+    answers
 }
 
-fn image(snapshot: &Snapshot, container: &Container) -> Result<RunImage, Unplaceable> {
-    let name = &container.spec.image;
-    let Some(image) = snapshot.images.get(name) else {
-        let message = format!(
-            "spec.image: there is no Image {name:?}; create it, the Container then goes on by itself"
-        );
-        return Err(Unplaceable {
-            reason: "ImageNotFound",
-            message,
-        });
-    };
-    let ready = |i: &Image| {
-        i.status
-            .as_ref()
-            .filter(|s| condition::is_true(&s.conditions, condition::READY))
-            .and_then(|s| s.digest.clone())
-    };
-    match ready(image) {
-        Some(digest) => Ok(RunImage {
-            name: name.clone(),
-            digest,
-            init: image.spec.init.clone(),
-        }),
-        None => {
-            let conditions = image.status.iter().flat_map(|s| &s.conditions);
-            let why = conditions
-                .clone()
-                .find(|c| c.type_ == condition::READY)
-                .map(|c| format!(": {} {}", c.reason, c.message));
-            let message = format!(
-                "spec.image: Image {name:?} is not ready{}",
-                why.unwrap_or_default()
-            );
-            Err(Unplaceable {
-                reason: "ImageNotReady",
-                message: message.trim_end().to_owned(),
+/// Where a request was put, and why there.
+type Placed = Option<(usize, String)>;
+
+/// Tries other ways; without a better one the board is left as it was.
+fn improve(
+    board: &mut Board<'_>,
+    requests: &[Result<Request, Unplaceable>],
+    units: &[Unit],
+    mark: usize,
+    placed: &mut [Placed],
+) {
+    board.back_to(mark);
+    // A unit with a member that no Host would take even alone is left out: it is nobody's fault.
+    let hopeful = |unit: &&Unit| {
+        unit.blocked.is_none()
+            && unit.members.iter().all(|m| {
+                let request = requests[*m].as_ref().ok();
+                request.is_some_and(|r| board.depends_on_others(r) || board.quick(r).is_some())
             })
+    };
+    let hopeful: Vec<&Unit> = units.iter().filter(hopeful).collect();
+    if hopeful.iter().any(|u| u.waits(requests, placed)) {
+        let first: Vec<Option<usize>> = placed
+            .iter()
+            .map(|p| p.as_ref().map(|(host, _)| *host))
+            .collect();
+        if let Some(better) = repack(board, requests, hopeful, &first) {
+            for (placed, host) in placed.iter_mut().zip(better) {
+                let name = |h: usize| &board.snapshot.hosts[h].name;
+                *placed = host.map(|h| (h, format!("{} leaves room for all that wait", name(h))));
+            }
+            return;
+        }
+        board.back_to(mark);
+    }
+    for (request, placed) in requests.iter().zip(placed) {
+        if let (Ok(request), Some((host, _))) = (request, placed) {
+            board.take(request, *host);
         }
     }
+}
+
+/// Requests that are placed together or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unit {
+    /// Places in the list of requests.
+    pub members: Vec<usize>,
+    /// Why it cannot be placed yet, if it cannot.
+    pub blocked: Option<Unplaceable>,
+}
+
+const GANG: &str = "WaitsForAll";
+
+/// In the order of the oldest member.
+fn units(snapshot: &Snapshot, requests: &[Result<Request, Unplaceable>]) -> Vec<Unit> {
+    let mut units: Vec<Unit> = vec![];
+    let mut gangs: BTreeMap<&str, usize> = BTreeMap::new();
+    for (i, container) in snapshot.waiting.iter().enumerate().take(requests.len()) {
+        let gang = set_uid(container).filter(|uid| snapshot.gangs.contains_key(*uid));
+        let known = gang.and_then(|uid| gangs.get(uid).copied());
+        match known {
+            Some(unit) => units[unit].members.push(i),
+            None => {
+                if let Some(uid) = gang {
+                    gangs.insert(uid, units.len());
+                }
+                units.push(Unit {
+                    members: vec![i],
+                    blocked: None,
+                });
+            }
+        }
+    }
+    for (uid, unit) in gangs {
+        let (gang, unit) = (&snapshot.gangs[uid], &mut units[unit]);
+        let there = gang.bound + unit.members.len();
+        let broken = unit
+            .members
+            .iter()
+            .find_map(|m| requests[*m].as_ref().err());
+        unit.blocked = if there < gang.replicas {
+            let message = format!(
+                "ContainerSet {} is placed as a whole; {there} of {} exist",
+                gang.name, gang.replicas
+            );
+            Some(Unplaceable::new(GANG, message))
+        } else {
+            broken.cloned()
+        };
+    }
+    units
+}
+
+impl Unit {
+    /// Whether it could be placed but is not.
+    fn waits(&self, requests: &[Result<Request, Unplaceable>], placed: &[Placed]) -> bool {
+        self.blocked.is_none()
+            && (self.members.iter()).any(|m| requests[*m].is_ok() && placed[*m].is_none())
+    }
+}
+
+/// Places every unit that is not, the oldest first. Whether another turn could place more.
+fn in_turn(
+    board: &mut Board<'_>,
+    requests: &[Result<Request, Unplaceable>],
+    units: &[Unit],
+    placed: &mut [Placed],
+) -> bool {
+    let (mut progress, mut hope) = (false, false);
+    for unit in units.iter().filter(|u| u.blocked.is_none()) {
+        let mut puts: Vec<Put> = vec![];
+        for member in &unit.members {
+            let (Ok(request), None) = (&requests[*member], &placed[*member]) else {
+                continue;
+            };
+            match board.place_quietly(request) {
+                Some((put, choice)) => {
+                    placed[*member] = Some((choice.index, choice.message));
+                    puts.push(put);
+                }
+                None => hope |= board.depends_on_others(request),
+            }
+        }
+        if unit.members.len() > 1 && unit.members.iter().any(|m| placed[*m].is_none()) {
+            puts.drain(..).rev().for_each(|put| board.lift(put));
+            unit.members.iter().for_each(|m| placed[*m] = None);
+        }
+        progress |= !puts.is_empty();
+    }
+    progress && hope
+}
+
+/// Says why the members of a unit that wait do; what is the same for a class of Containers is found out once.
+fn explain(
+    board: &mut Board<'_>,
+    requests: &[Result<Request, Unplaceable>],
+    unit: &Unit,
+    placed: &[Placed],
+    known: &mut BTreeMap<usize, Unplaceable>,
+    why: &mut [Option<Unplaceable>],
+) {
+    if let Some(no) = &unit.blocked {
+        unit.members.iter().for_each(|m| why[*m] = Some(no.clone()));
+        return;
+    }
+    if unit.members.len() > 1 {
+        if unit.waits(requests, placed) {
+            let no = incomplete(board, requests, unit);
+            unit.members.iter().for_each(|m| why[*m] = Some(no.clone()));
+        }
+        return;
+    }
+    for member in unit.members.iter().filter(|m| placed[**m].is_none()) {
+        why[*member] = match &requests[*member] {
+            Err(no) => Some(no.clone()),
+            Ok(request) => {
+                let reason = || board.refused(request);
+                Some(known.entry(request.class).or_insert_with(reason).clone())
+            }
+        };
+    }
+}
+
+/// Why no member of a gang gets a Host: which of them finds none after the others.
+fn incomplete(
+    board: &mut Board<'_>,
+    requests: &[Result<Request, Unplaceable>],
+    unit: &Unit,
+) -> Unplaceable {
+    let mut puts = vec![];
+    let mut failed: Option<(&Request, Unplaceable)> = None;
+    let mut missing = 0;
+    for request in unit
+        .members
+        .iter()
+        .filter_map(|m| requests[*m].as_ref().ok())
+    {
+        match board.place_quietly(request) {
+            Some((put, _)) => puts.push(put),
+            None => {
+                missing += 1;
+                failed = failed.or_else(|| Some((request, board.refused(request))));
+            }
+        }
+    }
+    puts.into_iter().rev().for_each(|put| board.lift(put));
+    let (gang, text) = match failed {
+        Some((request, no)) => {
+            let gang = set_uid(&request.container).and_then(|u| board.snapshot.gangs.get(u));
+            (gang, format!("{}: {}", request.name(), no.message))
+        }
+        None => (None, String::new()),
+    };
+    let message = format!(
+        "ContainerSet {} is placed as a whole; {missing} of {} that wait find no room: {text}",
+        gang.map_or("", |g| &g.name),
+        unit.members.len(),
+    );
+    Unplaceable::new(GANG, message)
 }

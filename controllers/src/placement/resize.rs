@@ -6,8 +6,9 @@
 //! `ResizePending` (`Deferred`, `Infeasible`), as for a Pod of Kubernetes; a Container
 //! has it once it asked for another size. The agent applies it, and tells in `Resized`.
 
-use super::plan::{Step, allocation};
-use super::snapshot::{HostView, Snapshot};
+use super::board::Board;
+use super::plan::Step;
+use super::request::allocation;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use skysail_schemas::condition::{self, Fact};
@@ -47,7 +48,8 @@ fn is_pending(container: &Container) -> bool {
 }
 
 /// The new statuses of Containers whose size or condition changes; what grows is counted on its Host.
-pub fn plan(snapshot: &Snapshot, hosts: &mut [HostView], now: Timestamp) -> Vec<Step> {
+pub fn plan(board: &mut Board<'_>, now: Timestamp) -> Vec<Step> {
+    let snapshot = board.snapshot;
     let step = |container: &Arc<Container>| {
         let mut status = container.status.clone()?;
         let has = status.allocation.clone()?;
@@ -56,14 +58,12 @@ pub fn plan(snapshot: &Snapshot, hosts: &mut [HostView], now: Timestamp) -> Vec<
             container.spec.instance_type.clone(),
         );
         let wants = allocation(snapshot.instance_types.get(&key)?);
-        let host = hosts
-            .iter_mut()
-            .find(|h| status.host.as_ref() == Some(&h.name))?;
-        let (gets, fact) = decide(&key.1, &has, &wants, host);
+        let host = snapshot.host(status.host.as_deref()?)?;
+        let (gets, fact) = decide(&key.1, &has, &wants, (board, host));
         if gets == has && fact.status == Some(false) && !is_pending(container) {
             return None;
         }
-        host.resize(has.resources(), gets.resources());
+        board.resize(host, &key.0, has.resources(), gets.resources());
         status.allocation = Some(gets);
         let generation = container.metadata.generation;
         condition::merge(&mut status.conditions, &[fact], generation, now);
@@ -77,7 +77,12 @@ pub fn plan(snapshot: &Snapshot, hosts: &mut [HostView], now: Timestamp) -> Vec<
 }
 
 /// The size that it gets, and what is said of it.
-fn decide(name: &str, has: &Allocation, wants: &Allocation, host: &HostView) -> (Allocation, Fact) {
+fn decide(
+    name: &str,
+    has: &Allocation,
+    wants: &Allocation,
+    host: (&Board<'_>, usize),
+) -> (Allocation, Fact) {
     let shrinks = wants.disk < has.disk;
     let gets = Allocation {
         disk: wants.disk.max(has.disk),
@@ -101,9 +106,10 @@ fn refusal(
     name: &str,
     has: &Allocation,
     gets: &Allocation,
-    host: &HostView,
+    (board, host): (&Board<'_>, usize),
 ) -> Option<(&'static str, String)> {
-    let (free, most) = (host.free(), host.allocatable);
+    let host_name = &board.snapshot.hosts[host].name;
+    let (free, most) = (board.free(host), board.snapshot.hosts[host].allocatable);
     let bytes =
         |what, values: [Bytes; 4]| (what, values.map(|b| b.0), values.map(|b| b.to_string()));
     let cpu = [has.cpu, gets.cpu, free.cpu, most.cpu];
@@ -123,8 +129,7 @@ fn refusal(
         let (what, _, shown) = compared.iter().find(|(_, v, _)| is_short(*v))?;
         let [has, gets, free, most] = shown;
         let message = format!(
-            "InstanceType {name}: {gets} of {what} instead of {has}, but Host {} has {free} left of its {most}; {way_out}",
-            host.name
+            "InstanceType {name}: {gets} of {what} instead of {has}, but Host {host_name} has {free} left of its {most}; {way_out}"
         );
         Some((reason, message))
     };
@@ -143,9 +148,10 @@ fn refusal(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::snapshot::Objects;
+    use crate::placement::snapshot::{Objects, Snapshot};
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use skysail_schemas::host::Resources;
 
     fn object<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
         Arc::new(serde_json::from_value(value).unwrap())
@@ -186,14 +192,34 @@ mod tests {
 
     fn resize(wants: Value) -> Option<(Allocation, String, String)> {
         let snapshot = snapshot(wants);
-        let mut hosts = snapshot.hosts.clone();
-        let mut steps = plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH);
+        let mut board = Board::new(&snapshot);
+        let mut steps = plan(&mut board, Timestamp::UNIX_EPOCH);
         let step = steps.pop()?;
         let gets = step.status.allocation.clone().unwrap();
-        assert_eq!(hosts[0].used, gets.resources(), "it is counted");
+        assert_eq!(used(&board), gets.resources(), "it is counted");
         let said = step.status.conditions.iter().find(|c| c.type_ == CONDITION);
         let said = said.unwrap();
         Some((gets, said.reason.clone(), said.message.clone()))
+    }
+
+    fn used(board: &Board<'_>) -> Resources {
+        let (all, free) = (board.snapshot.hosts[0].allocatable, board.free(0));
+        Resources {
+            cpu: all.cpu.saturating_sub(free.cpu),
+            memory: all.memory.saturating_sub(free.memory),
+            disk: all.disk.saturating_sub(free.disk),
+        }
+    }
+
+    /// A board on which others take memory too.
+    fn crowded(snapshot: &Snapshot, others: u64) -> Board<'_> {
+        let mut board = Board::new(snapshot);
+        let others = Resources {
+            memory: Bytes(others),
+            ..Resources::default()
+        };
+        board.resize(0, "t", Resources::default(), others);
+        board
     }
 
     fn size(cpu: &str, memory: &str, disk: &str) -> Value {
@@ -237,9 +263,7 @@ mod tests {
     #[test]
     fn what_has_no_room_now_waits_and_what_waited_is_said_once_and_then_done() {
         let mut snapshot = snapshot(size("2", "4Gi", "2Gi"));
-        let mut hosts = snapshot.hosts.clone();
-        hosts[0].used.memory.0 = 6 << 30;
-        let mut steps = plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH);
+        let mut steps = plan(&mut crowded(&snapshot, 5 << 30), Timestamp::UNIX_EPOCH);
         let step = steps.pop().unwrap();
         assert_eq!(step.status.allocation.as_ref().unwrap().cpu.0, 1000);
         assert_eq!(step.status.conditions[0].reason, "Deferred");
@@ -247,10 +271,9 @@ mod tests {
         let mut container = Container::clone(&snapshot.bound[0]);
         container.status = Some(step.status);
         snapshot.bound = vec![Arc::new(container)];
-        let again = plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH);
+        let again = plan(&mut crowded(&snapshot, 5 << 30), Timestamp::UNIX_EPOCH);
         assert_eq!(again, [], "nothing new is said");
-        hosts[0].used.memory.0 = 1 << 30;
-        let steps = plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH);
+        let steps = plan(&mut crowded(&snapshot, 0), Timestamp::UNIX_EPOCH);
         assert_eq!(steps[0].status.allocation.as_ref().unwrap().cpu.0, 2000);
         assert_eq!(
             (
@@ -267,15 +290,18 @@ mod tests {
         fn no_host_is_overcommitted(cpu in 10u64..9000, memory in 16u64..12_000, disk in 1u64..30) {
             let wants = json!({ "cpu": format!("{cpu}m"), "memory": format!("{memory}Mi"), "disk": format!("{disk}Gi"), "pids": 100 });
             let mut snapshot = snapshot(wants);
-            let mut hosts = snapshot.hosts.clone();
-            let steps = plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH);
-            let (used, most) = (hosts[0].used, hosts[0].allocatable);
+            let mut board = Board::new(&snapshot);
+            let steps = plan(&mut board, Timestamp::UNIX_EPOCH);
+            let (used, most) = (used(&board), snapshot.hosts[0].allocatable);
             prop_assert!(used.cpu <= most.cpu && used.memory <= most.memory && used.disk <= most.disk);
             if let Some(step) = steps.into_iter().next() {
                 let mut container = Container::clone(&snapshot.bound[0]);
                 container.status = Some(step.status);
-                snapshot.bound = vec![Arc::new(container)];
-                prop_assert_eq!(plan(&snapshot, &mut hosts, Timestamp::UNIX_EPOCH), vec![]);
+                let bound = vec![Arc::new(container)];
+                snapshot.residents[0].container = bound[0].clone();
+                snapshot.residents[0].taken = bound[0].status.as_ref().unwrap().allocation.as_ref().unwrap().resources();
+                snapshot.bound = bound;
+                prop_assert_eq!(plan(&mut Board::new(&snapshot), Timestamp::UNIX_EPOCH), vec![]);
             }
         }
     }
