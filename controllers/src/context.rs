@@ -1,6 +1,6 @@
 //! Everything that a controller may touch.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Client;
 use kube::runtime::watcher::Config;
 use skysail_clouds::open::Site;
@@ -29,6 +29,8 @@ pub struct Context {
     pub settings: Settings,
     /// Namespaces: the tenants.
     pub namespaces: Arc<Cache<Namespace>>,
+    /// Secrets, for the credentials of Clouds.
+    pub secrets: Arc<Cache<Secret>>,
     /// Clouds.
     pub clouds: Arc<Cache<Cloud>>,
     /// Machine types.
@@ -63,6 +65,7 @@ impl Context {
         }
         Arc::new(Self {
             namespaces: cache!(),
+            secrets: cache!(),
             clouds: cache!(),
             machine_types: cache!(),
             hosts: cache!(),

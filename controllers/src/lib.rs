@@ -9,6 +9,7 @@
 //! Controllers meet each other and the agents only through API objects. [`ALL`] is
 //! the one list of them.
 
+mod account;
 pub mod cloud;
 mod condition;
 pub mod container;

@@ -26,7 +26,12 @@ fn site(folder: &Path, instance: &str, block: &str, cache: &Path) -> Site {
         cache_dir: cache.to_owned(),
     };
     let data_dir = folder.to_owned();
-    Site { data_dir, fabric }
+    let ec2 = Default::default();
+    Site {
+        data_dir,
+        fabric,
+        ec2,
+    }
 }
 
 fn sh(line: &str) -> String {
@@ -73,6 +78,8 @@ impl Foreign {
             public_address: true,
             authorized_keys: vec![sh(&format!("cat {}.pub", key.display()))],
             tags: BTreeMap::new(),
+            spot: false,
+            instead_of: None,
             offer: "small".into(),
             resources: Resources {
                 cpu: Cpu(1000),

@@ -87,6 +87,9 @@ pub struct HostSpec {
     /// Ask the cloud for a public address besides the private one.
     #[serde(default)]
     pub public_address: bool,
+    /// Buy the machine on the spot market: cheaper, and the cloud may take it back at any time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spot: bool,
     /// No new containers here (cordoned).
     #[serde(default)]
     pub unschedulable: bool,
@@ -259,6 +262,19 @@ impl Validate for HostSpec {
             "spec.cloud",
             &self.cloud,
             old.map(|o| &o.cloud),
+            "make another Host and delete this one",
+        );
+        if self.cloud.is_none() && self.spot {
+            errors.push(
+                Cause::Forbidden,
+                "spec.spot",
+                "is for hosts of a cloud only",
+            );
+        }
+        errors.immutable(
+            "spec.spot",
+            &self.spot,
+            old.map(|o| &o.spot),
             "make another Host and delete this one",
         );
         errors.immutable(

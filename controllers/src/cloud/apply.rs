@@ -5,7 +5,7 @@ use crate::Context;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
-use skysail_clouds::{Driver, open};
+use skysail_clouds::Driver;
 use skysail_reconcile::{Error, Outcome, Reconciler, Steps};
 use skysail_schemas::{Cloud, CloudStatus, Host};
 use std::sync::Arc;
@@ -16,15 +16,20 @@ pub(super) struct CloudReconciler {
 
 impl CloudReconciler {
     fn driver(&self, cloud: &Cloud) -> Result<Box<dyn Driver>, Error> {
-        open::cloud(&cloud.name_any(), &cloud.spec, &self.context.settings.site)
-            .map_err(|e| crate::host::reaction(&e))
+        crate::account::open(&self.context, cloud)
     }
 
-    /// Machines whose Host certainly does not exist. A Host of that name keeps its
-    /// machine, whatever cloud it is of: the machine may be what it was made from.
+    /// Machines whose Host certainly does not exist, and those of which their Host has another
+    /// one that is there. A Host of that name keeps its machine, whatever cloud it is of: the
+    /// machine may be what it was made from.
     async fn unowned(&self, machines: &[skysail_clouds::Machine]) -> Result<Vec<String>, Error> {
         let mut found = vec![];
         for machine in machines {
+            let twins = machines.iter().filter(|m| m.name == machine.name);
+            if twins.count() > 1 && self.is_spare(machine, machines).await? {
+                found.push(machine.id.clone());
+                continue;
+            }
             let known = self.context.hosts.get(None, &machine.name).is_some();
             if !known
                 && skysail_reconcile::get::<Host>(&self.context.client, None, &machine.name)
@@ -35,6 +40,19 @@ impl CloudReconciler {
             }
         }
         Ok(found)
+    }
+
+    /// Whether the Host of `machine` has written down that another of `machines` is its own.
+    async fn is_spare(
+        &self,
+        machine: &skysail_clouds::Machine,
+        machines: &[skysail_clouds::Machine],
+    ) -> Result<bool, Error> {
+        let host =
+            skysail_reconcile::get::<Host>(&self.context.client, None, &machine.name).await?;
+        let own = host.and_then(|h| h.status?.machine_id);
+        let there = |id: &String| machines.iter().any(|m| m.id == *id);
+        Ok(own.is_some_and(|own| own != machine.id && there(&own)))
     }
 }
 

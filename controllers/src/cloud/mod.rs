@@ -7,7 +7,7 @@
 //!
 //! Invariants: a machine is removed as unowned only when the API server, not a cache,
 //! says that its Host does not exist; a Cloud goes after its last Host.
-//! Woken by: Clouds, their Hosts and MachineTypes, time (a cloud tells nobody when it fails).
+//! Woken by: Clouds, their Hosts, MachineTypes and Secrets, time (a cloud tells nobody when it fails).
 
 mod apply;
 mod plan;
@@ -29,6 +29,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         })
         .watches(&context.machine_types, |size, _| {
             vec![Key::new(&size.spec.cloud)]
+        })
+        .watches(&context.secrets, |secret, clouds| {
+            let all = clouds.list();
+            let using = all.iter().filter(|c| crate::account::uses(c, secret));
+            using.map(|c| Key::from_obj(&**c)).collect()
         })
         .run(shutdown)
         .await;

@@ -7,6 +7,7 @@ use skysail_clouds::{Machine, Offer};
 use skysail_reconcile::{Error, Next, Note, Outcome, Steps};
 use skysail_schemas::{
     Cloud, CloudStatus, Host, MachineType, MachineTypeSpec,
+    cloud::Driver,
     condition::{self, Fact},
     machine_type::price,
 };
@@ -152,9 +153,9 @@ fn machine_type(cloud: &Cloud, offer: &Offer) -> MachineType {
         cpu: offer.resources.cpu,
         memory: offer.resources.memory,
         disk: offer.resources.disk,
-        bandwidth: None,
+        bandwidth: offer.bandwidth,
         price_per_hour: offer.price_per_hour.clone(),
-        spot_price_per_hour: None,
+        spot_price_per_hour: offer.spot_price_per_hour.clone(),
     };
     let mut made = MachineType::new(&name(cloud, offer), spec);
     made.metadata.owner_references = cloud.controller_owner_ref(&()).map(|owner| vec![owner]);
@@ -187,10 +188,19 @@ pub fn status(
                 "the cloud answers and takes our credentials",
             ))
         }
+        Some(Err(e)) if needs_credentials(cloud) && lacks_credentials(e) => Some(Fact::unknown(
+            "Reachable",
+            "CredentialsInvalid",
+            "the cloud is asked again when the credentials are in order",
+        )),
         Some(Err(e)) => Some(Fact::no("Reachable", e.reason(), e.to_string())),
     };
     let mut facts: Vec<Fact> = reachable.into_iter().collect();
     let mut parts = vec!["Reachable"];
+    if needs_credentials(cloud) {
+        facts.extend(credentials_valid(cloud, observed));
+        parts.insert(0, CREDENTIALS);
+    }
     if let Some((step, e)) = report.first_failure() {
         facts.push(Fact::no("Tidy", e.reason(), format!("{step}: {e}")));
         parts.push("Tidy");
@@ -238,6 +248,33 @@ pub fn status(
     }
 }
 
+/// The condition of a cloud that asks who we are.
+const CREDENTIALS: &str = "CredentialsValid";
+
+fn needs_credentials(cloud: &Cloud) -> bool {
+    cloud.spec.driver == Driver::Ec2
+}
+
+fn lacks_credentials(e: &Error) -> bool {
+    [crate::account::SECRET_NOT_FOUND, "Denied"].contains(&e.reason())
+}
+
+/// What the cloud's answer says of our credentials; nothing where there was none.
+fn credentials_valid(cloud: &Cloud, observed: &Observed) -> Option<Fact> {
+    match observed.offers.as_ref()? {
+        Ok(_) => {
+            let place = cloud.spec.credentials.as_ref().map_or_else(
+                || "the server's environment or of its instance's role".to_owned(),
+                |r| format!("Secret {}/{}", r.namespace, r.secret),
+            );
+            let message = format!("the cloud takes the credentials of {place}");
+            Some(Fact::yes(CREDENTIALS, "Accepted", message))
+        }
+        Err(e) if lacks_credentials(e) => Some(Fact::no(CREDENTIALS, e.reason(), e.to_string())),
+        Err(_) => None,
+    }
+}
+
 /// The sum of the prices of what runs; `None` where no price is known.
 fn spend(observed: &Observed) -> Option<String> {
     let type_of = |machine: &Machine| {
@@ -246,15 +283,9 @@ fn spend(observed: &Observed) -> Option<String> {
             .iter()
             .find(|h| h.name_any() == machine.name)?;
         let name = host.spec.machine_type.as_ref()?;
-        price(
-            observed
-                .types
-                .iter()
-                .find(|t| t.name_any() == *name)?
-                .spec
-                .price_per_hour
-                .as_ref()?,
-        )
+        let size = &observed.types.iter().find(|t| t.name_any() == *name)?.spec;
+        let spot = size.spot_price_per_hour.as_ref().filter(|_| host.spec.spot);
+        price(spot.or(size.price_per_hour.as_ref())?)
     };
     let prices: Vec<f64> = observed.machines.iter().filter_map(type_of).collect();
     (!prices.is_empty()).then(|| format!("{:.3}", prices.iter().sum::<f64>()))

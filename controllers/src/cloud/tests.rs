@@ -21,11 +21,7 @@ fn cloud() -> Cloud {
         "east",
         CloudSpec {
             driver: Driver::Ssh,
-            region: None,
-            zone: None,
-            sandbox: None,
-            ssh: None,
-            limits: None,
+            ..CloudSpec::default()
         },
     );
     cloud.metadata.uid = Some("u1".into());
@@ -42,6 +38,7 @@ fn offer(name: &str, price: &str) -> Offer {
         name: name.into(),
         resources,
         price_per_hour: Some(price.into()),
+        ..Offer::default()
     }
 }
 
@@ -245,4 +242,75 @@ fn a_machine_without_a_host_is_given_back_and_a_cloud_goes_after_its_last_host()
         .next,
         Next::Finished
     );
+}
+
+fn said<'a>(
+    outcome: &'a skysail_reconcile::Outcome<skysail_schemas::CloudStatus>,
+    kind: &str,
+) -> (&'a str, &'a str) {
+    let conditions = &outcome.status.conditions;
+    let found = conditions.iter().find(|c| c.type_ == kind).unwrap();
+    (found.status.as_str(), found.reason.as_str())
+}
+
+#[test]
+fn credentials_have_a_condition_of_their_own_that_an_outage_does_not_touch() {
+    let mut cloud = cloud();
+    cloud.spec.driver = Driver::Ec2;
+    let mut look = |offers| {
+        let seen = Observed {
+            offers: Some(offers),
+            ..Observed::default()
+        };
+        let outcome = plan::status(
+            &cloud,
+            &seen,
+            &Plan::default(),
+            &Steps::default(),
+            Timestamp::UNIX_EPOCH,
+        );
+        cloud.status = Some(outcome.status.clone());
+        outcome
+    };
+    let missing = look(Err(Error::refused("SecretNotFound", "there is no Secret")));
+    assert_eq!(
+        said(&missing, "CredentialsValid"),
+        ("False", "SecretNotFound")
+    );
+    assert_eq!(
+        said(&missing, "Reachable"),
+        ("Unknown", "CredentialsInvalid")
+    );
+    assert_eq!(said(&missing, "Ready"), ("False", "SecretNotFound"));
+    let fine = look(Ok(vec![]));
+    assert_eq!(said(&fine, "CredentialsValid"), ("True", "Accepted"));
+    assert_eq!(said(&fine, "Ready"), ("True", "Ready"));
+    let out = look(Err(Error::Transient("no answer".into())));
+    assert_eq!(said(&out, "CredentialsValid"), ("True", "Accepted"));
+    assert_eq!(said(&out, "Ready"), ("False", "Error"));
+    let refused = look(Err(Error::refused(
+        "Denied",
+        "lack the permission ec2:RunInstances",
+    )));
+    assert_eq!(said(&refused, "CredentialsValid"), ("False", "Denied"));
+}
+
+#[test]
+fn a_host_bought_on_the_spot_market_costs_what_the_spot_market_asks() {
+    let mut with_spot = offer("small", "0.02");
+    with_spot.spot_price_per_hour = Some("0.005".into());
+    let mut seen = offering(vec![with_spot]);
+    seen.types = made(&seen);
+    let mut spot = (*host("a")).clone();
+    spot.spec.spot = true;
+    seen.hosts = vec![Arc::new(spot), host("b")];
+    seen.machines = vec![machine("a"), machine("b")];
+    let outcome = plan::status(
+        &cloud(),
+        &seen,
+        &Plan::default(),
+        &Steps::default(),
+        Timestamp::UNIX_EPOCH,
+    );
+    assert_eq!(outcome.status.spend_per_hour.as_deref(), Some("0.025"));
 }

@@ -237,7 +237,8 @@ fn failed(trouble: ssh::Trouble) -> Error {
 pub(crate) fn reaction(error: &clouds::Error) -> Error {
     use clouds::Error as E;
     match error {
-        E::NoCapacity(m) | E::Throttled(m) => Error::Capacity(m.clone()),
+        E::NoCapacity(m) => Error::Capacity(m.clone()),
+        E::Throttled(m) => Error::Throttled(m.clone()),
         E::Quota(m) | E::Denied(m) | E::Refused(m) => Error::refused(error.reason(), m.clone()),
         E::NotFound(m) | E::Transient(m) => Error::Transient(m.clone()),
     }

@@ -18,7 +18,7 @@
 //! an agent that is silent on a machine that runs is reinstalled, never its containers
 //! touched; a machine is given back only when its containers are gone or its agent is
 //! dead, and the Host's finalizer goes after it.
-//! Woken by: Hosts (the agent's reports too), their Cloud and MachineType, containers
+//! Woken by: Hosts (the agent's reports too), their Cloud, its Secret and MachineType, containers
 //! on a Host that is being deleted, time (leases end without an event).
 
 mod apply;
@@ -52,6 +52,14 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     )
     .watches(&context.clouds, |cloud, hosts| {
         of_cloud(hosts, &cloud.name_any())
+    })
+    .watches(&context.secrets, {
+        let clouds = context.clouds.clone();
+        move |secret, hosts| {
+            let all = clouds.list();
+            let using = all.iter().filter(|c| crate::account::uses(c, secret));
+            using.flat_map(|c| of_cloud(hosts, &c.name_any())).collect()
+        }
     })
     .watches(&context.machine_types, |size, hosts| {
         of_cloud(hosts, &size.spec.cloud)

@@ -177,7 +177,11 @@ pub fn plan(host: &Host, observed: &Observed) -> Plan {
     let order = observed.order.as_ref().ok().filter(|_| said);
     match (&observed.machine, order) {
         (Seen::Absent, Some(order)) => steps.push(Step::Create {
-            order: Box::new(order.clone()),
+            order: Box::new(Order {
+                // The machine that was written down is gone: this order is not the one that bought it.
+                instead_of: host.status.as_ref().and_then(|s| s.machine_id.clone()),
+                ..order.clone()
+            }),
             anew: true,
         }),
         (Seen::Present(machine), Some(order)) if machine.state == State::Stopped => {

@@ -91,8 +91,8 @@ fn notes(report: &Report) -> Vec<Note> {
 
 /// What is known, in the order of [`PARTS`]; what was not looked at is left out.
 fn facts(observed: &Observed, report: &Report, machine: bool, before: HostPhase) -> Vec<Fact> {
-    let provisioned = provisioned(observed, report, machine);
     let alive = matches!(observed.heartbeat, Heartbeat::Alive(_));
+    let provisioned = provisioned(observed, report, machine, alive);
     let up = provisioned.status == Some(true);
     let reachable = match &observed.probe {
         _ if alive && up => Some(Fact::yes("Reachable", "AgentAlive", "the agent reports")),
@@ -112,13 +112,18 @@ fn facts(observed: &Observed, report: &Report, machine: bool, before: HostPhase)
     facts
 }
 
-fn provisioned(observed: &Observed, report: &Report, machine: bool) -> Fact {
+fn provisioned(observed: &Observed, report: &Report, machine: bool, alive: bool) -> Fact {
     let kind = "Provisioned";
     if let Some((step @ Step::Create { .. }, e)) = &report.failed {
         return Fact::no(kind, e.reason(), format!("{}: {e}", step.title()));
     }
     match (&observed.order, &observed.machine) {
         (Err(e), Seen::Absent) => Fact::no(kind, e.reason(), e.to_string()),
+        // An agent that reports runs on a machine, whatever its cloud fails to say.
+        (_, Seen::Unknown(e)) if alive => {
+            let message = format!("the agent reports; the cloud cannot be asked: {e}");
+            Fact::yes(kind, "AgentAlive", message)
+        }
         (_, Seen::Unknown(e)) => Fact::unknown(kind, e.reason(), e.to_string()),
         (_, Seen::Present(m)) if m.state == State::Stopped && report.machine.is_none() => {
             Fact::no(kind, "Stopped", "the machine does not run")

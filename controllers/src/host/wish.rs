@@ -1,6 +1,6 @@
 //! What a Host asks for: its Cloud, its size, its order. Read from the caches, so quick.
 
-use super::apply::{HostReconciler, reaction};
+use super::apply::HostReconciler;
 use kube::{Resource, ResourceExt};
 use skysail_clouds::{Driver, Order, open};
 use skysail_reconcile::Error;
@@ -27,10 +27,7 @@ impl HostReconciler {
 
     pub(super) fn driver(&self, host: &Host) -> Result<Box<dyn Driver>, Error> {
         match (self.cloud(host)?, &host.spec.ssh) {
-            (Some(cloud), _) => {
-                open::cloud(&cloud.name_any(), &cloud.spec, &self.context.settings.site)
-                    .map_err(|e| reaction(&e))
-            }
+            (Some(cloud), _) => crate::account::open(&self.context, &cloud),
             (None, Some(target)) => Ok(open::existing(target)),
             (None, None) => Err(Error::refused(
                 "NoSource",
@@ -82,7 +79,7 @@ impl HostReconciler {
         if size.is_none()
             && self
                 .cloud(host)?
-                .is_some_and(|c| c.spec.driver == skysail_schemas::cloud::Driver::Sandbox)
+                .is_some_and(|c| c.spec.driver != skysail_schemas::cloud::Driver::Ssh)
         {
             return Err(Error::refused(
                 "NoMachineType",
@@ -98,6 +95,8 @@ impl HostReconciler {
             public_address: host.spec.public_address,
             authorized_keys: vec![self.ssh.public_key().await?],
             tags: BTreeMap::from([("skysail.dev/host".to_owned(), host.name_any())]),
+            spot: host.spec.spot,
+            instead_of: None,
         })
     }
 

@@ -9,13 +9,14 @@
 //! moment, so that it is either adopted or removed.
 
 pub mod command;
+pub mod ec2;
 pub mod mmdebstrap;
 pub mod open;
 pub mod sandbox;
 pub mod ssh;
 
 use async_trait::async_trait;
-use skysail_schemas::host::Resources;
+use skysail_schemas::{host::Resources, quantity::Bandwidth};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// What every driver answers with.
@@ -70,10 +71,15 @@ pub struct Order {
     pub authorized_keys: Vec<String>,
     /// Marks to find the machine by; kept as they are.
     pub tags: BTreeMap<String, String>,
+    /// Whether to buy on the spot market, where the cloud has one.
+    pub spot: bool,
+    /// The id of the machine that was the Host's before and certainly is gone. It makes
+    /// the order another one than that which bought the old machine.
+    pub instead_of: Option<String>,
 }
 
 /// A size of machine that can be ordered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Offer {
     /// The driver's name for it, for example `small` or `m5.large`.
     pub name: String,
@@ -81,6 +87,10 @@ pub struct Offer {
     pub resources: Resources,
     /// Price on demand per hour, a decimal number.
     pub price_per_hour: Option<String>,
+    /// Price on the spot market now.
+    pub spot_price_per_hour: Option<String>,
+    /// Network bandwidth, where known.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// A machine of a cloud.

@@ -5,6 +5,9 @@
 //! filesystem is kept between runs.
 #![allow(clippy::unwrap_used)]
 
+mod double;
+
+use double::Double;
 use ipnet::Ipv4Net;
 use skysail_clouds::{
     Driver, Error, Machine, Order, State, open,
@@ -20,7 +23,8 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration
 fn order(name: &str, public_address: bool, key: &str) -> Order {
     Order {
         name: name.into(),
-        offer: "small".into(),
+        // A size of EC2's; the sandbox makes machines to measure, whatever the size is called.
+        offer: "t3.medium".into(),
         resources: Resources {
             cpu: Cpu(1000),
             memory: Bytes(1 << 30),
@@ -29,6 +33,8 @@ fn order(name: &str, public_address: bool, key: &str) -> Order {
         public_address,
         authorized_keys: vec![key.into()],
         tags: BTreeMap::from([("skysail.dev/host".into(), name.into())]),
+        spot: false,
+        instead_of: None,
     }
 }
 
@@ -45,7 +51,8 @@ async fn conforms(driver: &dyn Driver, again: &dyn Driver, key: &str) -> Vec<Mac
 
     let (first, second) = (order("conf-a", true, key), order("conf-b", false, key));
     let (a, b) = tokio::join!(driver.create(&first), driver.create(&second));
-    let (a, b) = (a.unwrap(), b.unwrap());
+    let a = running(driver, &a.unwrap().id).await;
+    let b = running(driver, &b.unwrap().id).await;
     assert_ne!(a.id, b.id, "two orders are two machines");
     assert_ne!(
         (a.internal, a.ssh.address.clone()),
@@ -61,13 +68,24 @@ async fn conforms(driver: &dyn Driver, again: &dyn Driver, key: &str) -> Vec<Mac
         "create is idempotent over processes"
     );
     assert_eq!(again.get(&a.id).await.unwrap(), a);
-    assert_eq!(a.state, State::Running);
     assert_eq!(driver.list().await.unwrap(), [a.clone(), b.clone()]);
     assert!(
         matches!(driver.retire().await, Err(Error::Refused(_))),
         "a cloud with machines does not go"
     );
     vec![a, b]
+}
+
+/// The machine `id` once it runs.
+async fn running(driver: &dyn Driver, id: &str) -> Machine {
+    for _ in 0..600 {
+        let machine = driver.get(id).await.unwrap();
+        if machine.state == State::Running {
+            return machine;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("machine {id} does not run after a minute");
 }
 
 async fn ends(driver: &dyn Driver, machines: &[Machine]) {
@@ -97,18 +115,21 @@ fn site(instance: &str, block: &str, folder: &tempfile::TempDir) -> open::Site {
             state_dir: folder.path().join("sandbox"),
             cache_dir: cache,
         },
+        ec2: Default::default(),
     }
+}
+
+/// The Cloud `name` of `spec`, without credentials.
+fn opened(name: &str, spec: &CloudSpec, site: &open::Site) -> Box<dyn Driver> {
+    open::cloud(&open::Account::new(name, "uid-of-the-cloud", spec), site).unwrap()
 }
 
 fn sandbox(subnet: &str) -> CloudSpec {
     let subnet: Ipv4Net = subnet.parse().unwrap();
     CloudSpec {
         driver: Kind::Sandbox,
-        region: None,
-        zone: None,
         sandbox: Some(SandboxSettings { subnet }),
-        ssh: None,
-        limits: None,
+        ..CloudSpec::default()
     }
 }
 
@@ -124,11 +145,8 @@ fn inventory(machines: &[&str]) -> CloudSpec {
     };
     CloudSpec {
         driver: Kind::Ssh,
-        region: None,
-        zone: None,
-        sandbox: None,
         ssh: Some(ssh),
-        limits: None,
+        ..CloudSpec::default()
     }
 }
 
@@ -225,10 +243,7 @@ async fn ssh_conforms_and_gives_each_machine_to_one_host() {
     let folder = tempfile::tempdir().unwrap();
     let site = site("cfs", "198.18.244.0/24", &folder);
     let spec = inventory(&["192.0.2.10", "192.0.2.11"]);
-    let (driver, again) = (
-        open::cloud("desk", &spec, &site).unwrap(),
-        open::cloud("desk", &spec, &site).unwrap(),
-    );
+    let (driver, again) = (opened("desk", &spec, &site), opened("desk", &spec, &site));
     let machines = conforms(&*driver, &*again, "").await;
     assert!(matches!(
         driver.create(&order("conf-c", false, "")).await,
@@ -245,6 +260,39 @@ async fn ssh_conforms_and_gives_each_machine_to_one_host() {
 }
 
 #[tokio::test]
+async fn ec2_conforms_and_its_machines_answer_ssh() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (key, public) = keypair(&folder);
+    let site = site("cfe", "198.18.243.0/24", &folder);
+    Fabric::remove(&site.fabric).await.unwrap();
+    let Some(double) = Double::start(&site.fabric, "10.7.0.0/24") else {
+        return;
+    };
+    let account = double.account("aws");
+    let other = open::Site {
+        ec2: Default::default(), // a process after a crash remembers nothing
+        ..site.clone()
+    };
+    let (driver, again) = (
+        open::cloud(&account, &site).unwrap(),
+        open::cloud(&account, &other).unwrap(),
+    );
+    let machines = conforms(&*driver, &*again, &public).await;
+    for machine in &machines {
+        assert_eq!(ssh(machine, &key, "id -un").await, "root");
+    }
+    assert_eq!(double.bought().len(), 2, "nothing is bought twice");
+    ends(&*driver, &machines).await;
+    assert_eq!(double.living(), [""; 0]);
+    drop(double);
+    Fabric::remove(&site.fabric).await.unwrap();
+    assert_eq!(traces("cfe"), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
     if !root() {
         return;
@@ -256,10 +304,7 @@ async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
     let spec = sandbox("10.1.0.0/24");
     // What an earlier run that failed has left.
     Fabric::remove(&site.fabric).await.unwrap();
-    let (driver, again) = (
-        open::cloud("east", &spec, &site).unwrap(),
-        open::cloud("east", &spec, &site).unwrap(),
-    );
+    let (driver, again) = (opened("east", &spec, &site), opened("east", &spec, &site));
     let machines = conforms(&*driver, &*again, &public).await;
     let (a, b) = (&machines[0], &machines[1]);
     assert!(a.external.is_some() && b.external.is_none());
@@ -292,7 +337,7 @@ async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
     );
 
     // Another cloud with the same subnet: reached by public addresses only.
-    let west = open::cloud("west", &spec, &site).unwrap();
+    let west = opened("west", &spec, &site);
     let w = west.create(&order("conf-w", true, &public)).await.unwrap();
     let both = [a.internal, b.internal];
     assert!(

@@ -54,6 +54,9 @@ pub enum Error {
     /// There is no room now: try again after a while.
     #[error("{0}")]
     Capacity(String),
+    /// Somebody asks us to ask less: try again after a while.
+    #[error("{0}")]
+    Throttled(String),
 }
 
 impl Error {
@@ -72,6 +75,7 @@ impl Error {
             Self::Conflict(_) => "Conflict",
             Self::Refused { reason, .. } => reason,
             Self::Capacity(_) => "NoCapacity",
+            Self::Throttled(_) => "Throttled",
         }
     }
 
@@ -81,7 +85,7 @@ impl Error {
             Self::Transient(_) => Next::Retry,
             Self::Conflict(_) => Next::After(Duration::from_millis(20)),
             Self::Refused { .. } => Next::OnChange,
-            Self::Capacity(_) => Next::After(Duration::from_secs(30)),
+            Self::Capacity(_) | Self::Throttled(_) => Next::After(Duration::from_secs(30)),
         }
     }
 }

@@ -44,6 +44,37 @@ fn nothing_is_ordered_or_deleted_while_the_cloud_cannot_be_asked() {
 }
 
 #[test]
+fn a_machine_that_is_gone_is_replaced_by_another_order_and_the_first_is_always_the_same() {
+    let mut lost = ordering();
+    let bought = |host: &Host| {
+        let seen = observed(Seen::Absent, Heartbeat::Never, None);
+        match plan::plan(host, &seen).as_slice() {
+            [Step::Create { order, anew: true }] => order.instead_of.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(bought(&lost), None);
+    if let Some(status) = &mut lost.status {
+        status.machine_id = Some("m1".into());
+    }
+    assert_eq!(bought(&lost), Some("m1".into()));
+}
+
+#[test]
+fn a_host_whose_agent_reports_stays_ready_while_its_cloud_cannot_be_asked() {
+    let seen = observed(
+        Seen::Unknown(Error::Transient("no answer".into())),
+        Heartbeat::Alive(Duration::from_secs(9)),
+        None,
+    );
+    assert_eq!(plan::plan(&host(), &seen), []);
+    let (status, next) = say(&host(), &seen, &Report::default());
+    assert_eq!(status.phase, HostPhase::Running);
+    assert!(condition::is_true(&status.conditions, "Ready"));
+    assert_eq!(next, Next::Retry);
+}
+
+#[test]
 fn bootstrap_does_only_what_is_missing() {
     let steps = plan::bootstrap(
         &Probe {

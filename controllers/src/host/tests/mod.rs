@@ -95,6 +95,8 @@ fn order() -> Order {
         public_address: true,
         authorized_keys: vec![],
         tags: BTreeMap::new(),
+        spot: false,
+        instead_of: None,
     }
 }
 

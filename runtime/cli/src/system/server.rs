@@ -132,6 +132,7 @@ fn start_controllers(
     let site = skysail_clouds::open::Site {
         data_dir: args.site.data_dir.clone(),
         fabric: args.site.fabric()?,
+        ec2: Default::default(),
     };
     let settings = skysail_controllers::Settings { identity, site };
     let context = skysail_controllers::Context::new(

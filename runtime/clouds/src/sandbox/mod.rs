@@ -184,6 +184,7 @@ impl Driver for Sandbox {
                 disk: Bytes(memory_gib << 32),
             },
             price_per_hour: Some(price.into()),
+            ..Offer::default()
         };
         Ok(vec![
             offer("small", 2, 2, "0.020"),
