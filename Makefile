@@ -10,7 +10,7 @@ SKYSAIL := $(CURDIR)/target/release/skysail
 UP_FLAGS := --cache-dir $(CACHE) --kubeconfig $(CURDIR)/kubeconfig
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help quickstart down test unit e2e report generate lint deps build
+.PHONY: help quickstart down test unit e2e report generate lint deps test-deps build
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,7 @@ down: ## Remove every trace of the quickstart
 build: deps
 	@cargo build --release --locked -p skysail
 
-test: deps ## Run all tests
+test: test-deps ## Run all tests
 	@cargo test --workspace --locked
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory e2e
@@ -42,5 +42,8 @@ lint: ## Formatting, lints, licences
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
-deps: ## Install what building, running and testing need
+deps: ## Install what building and running need
 	@e2e/setup $(TOOLS)
+
+test-deps: ## Install what testing needs too
+	@e2e/setup $(TOOLS) test

@@ -344,7 +344,12 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::env::var_os("SKYSAIL_KEEP").is_none() {
-            match self.command("down").stdin(Stdio::null()).status() {
+            match self
+                .command("down")
+                .arg("--abandon-machines")
+                .stdin(Stdio::null())
+                .status()
+            {
                 Ok(status) if status.success() => {}
                 other => eprintln!("skysail down: {other:?}"),
             }
