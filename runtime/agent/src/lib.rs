@@ -14,6 +14,7 @@
 pub mod checkpoint;
 pub mod command;
 pub mod container;
+pub mod credential;
 pub mod heartbeat;
 pub mod image;
 pub mod network;
@@ -26,6 +27,7 @@ use container::layer::Layers;
 use container::paths::Paths;
 use container::site::Site;
 use container::{Containers, record::Id};
+use credential::Credential;
 use futures::channel::mpsc::unbounded;
 use heartbeat::Heartbeat;
 use image::Images;
@@ -48,6 +50,8 @@ pub struct Settings {
     pub host: String,
     /// Speaks to the API server with the host's own identity.
     pub client: kube::Client,
+    /// What is renewed before it ends; none where somebody else sees to the client.
+    pub credential: Option<Arc<Credential>>,
     /// Where images, layers and records live; must not be on an overlay.
     pub data_dir: PathBuf,
     /// Addresses that containers may never reach: the API server's.
@@ -71,13 +75,7 @@ impl Settings {
             )
         };
         let file = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|e| unusable(&e))?;
-        let mut config =
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .map_err(|e| unusable(&e))?;
-        // A watch lives for minutes and sends nothing when nothing changes; everything else answers soon.
-        (config.connect_timeout, config.read_timeout) =
-            (Some(Duration::from_secs(5)), Some(Duration::from_secs(330)));
+        let config = credential::config(file).await.map_err(|e| unusable(&e))?;
         let (name, port) = (
             config.cluster_url.host().unwrap_or_default().to_owned(),
             config.cluster_url.port_u16().unwrap_or(443),
@@ -87,8 +85,10 @@ impl Settings {
             .await
             .map(|all| all.map(|a| a.ip()).collect())
             .unwrap_or_default();
-        let client = kube::Client::try_from(config).map_err(|e| unusable(&e))?;
+        let opened = Credential::open(host, kubeconfig, config);
+        let (credential, client) = opened.map_err(|e| unusable(&e))?;
         Ok(Self {
+            credential: Some(credential),
             host: host.to_owned(),
             client,
             data_dir: data_dir.to_owned(),
@@ -102,6 +102,10 @@ impl Settings {
 /// # Errors
 /// What it cannot start without: the data directory, the switch.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
+    if let Some(credential) = settings.credential.clone() {
+        let ended = shutdown.clone();
+        tokio::spawn(async move { credential.renew(ended).await });
+    }
     let host = own_host(&settings, &shutdown).await?;
     let addresses = host.status.unwrap_or_default().addresses;
     let network = network::Settings {

@@ -20,7 +20,13 @@ pub struct Config {
     pub log_length: usize,
     /// A side of a session (exec, console, logs, cp) that is not heard for this long is taken for gone.
     pub session_silence: Duration,
+    /// How long the server's certificate is good for; another one takes its place when a third of that is left.
+    pub server_certificates: Duration,
+    /// How long the certificate of a host's agent is good for; the agent asks for another one in time.
+    pub agent_certificates: Duration,
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 impl Config {
     /// A configuration for `data_dir`, advertised under `advertise_url` and reachable as localhost too.
@@ -43,6 +49,8 @@ impl Config {
             event_ttl: Duration::from_secs(3600),
             log_length: LOG_LENGTH,
             session_silence: SILENCE,
+            server_certificates: DAY * 365,
+            agent_certificates: DAY * 30,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::answer::Failure;
 use crate::config::Config;
-use crate::identity::pki::{Pki, PkiError};
+use crate::identity::pki::{LONGEST, Pki, PkiError};
 use crate::identity::{Identity, kubeconfig};
 use crate::kinds::Kinds;
 use crate::kinds::schema::CompileError;
@@ -76,7 +76,7 @@ impl ApiServer {
 
     /// Serves listeners over TLS until [`ApiServer::stop`].
     pub async fn serve(&self, listeners: Vec<TcpListener>) -> Result<(), StartError> {
-        let acceptor = tls::acceptor(&self.service.pki, &self.service.config.server_names)?;
+        let acceptor = tls::acceptor(&self.service)?;
         let serving = listeners.into_iter().map(|listener| {
             tls::serve(
                 listener,
@@ -91,7 +91,7 @@ impl ApiServer {
 
     /// A kubeconfig for `identity` with a freshly signed certificate; `server` is the URL to put into it.
     pub fn kubeconfig(&self, server: &str, identity: &Identity) -> Result<String, StartError> {
-        let credential = self.service.pki.client(identity)?;
+        let credential = self.service.pki.client(identity, LONGEST)?;
         Ok(kubeconfig(
             server,
             self.service.pki.ca(),

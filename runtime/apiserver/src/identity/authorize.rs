@@ -132,7 +132,9 @@ fn image(call: &Call<'_>) -> bool {
 
 fn own_host(host: &str, call: &Call<'_>) -> bool {
     match (call.verb, call.subresource) {
-        ("get", "" | "status" | "sessions") | ("update" | "patch", "status") => call.name == host,
+        ("get", "" | "status" | "sessions")
+        | ("update" | "patch", "status")
+        | ("create", "credential") => call.name == host,
         ("watch" | "list", "") => field_is(call, "metadata.name", host),
         _ => false,
     }

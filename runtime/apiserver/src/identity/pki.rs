@@ -1,7 +1,7 @@
 //! The server's own certificate authority.
 //!
-//! Made once in `<data-dir>/pki` (`ca.key`, `ca.crt`, mode 0600); everything else,
-//! the server's certificate too, is signed when it is needed and kept nowhere.
+//! Made once in `<data-dir>/pki` (`ca.key`, `ca.crt`, mode 0600) for a century; everything
+//! else, the server's certificate too, is signed when it is needed, for a while, and kept nowhere.
 
 use crate::identity::Identity;
 use rcgen::{
@@ -11,6 +11,12 @@ use rcgen::{
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How long before it is signed a certificate begins, at the most.
+const SKEW: Duration = Duration::from_secs(300);
+/// As long as the authority itself.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -137,13 +143,21 @@ impl Pki {
         &self.ca
     }
 
-    fn sign(&self, mut params: CertificateParams) -> Result<Credential, PkiError> {
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        lifetime: Duration,
+    ) -> Result<Credential, PkiError> {
         let failed = |source| PkiError::Certificate {
             path: self.dir.clone(),
             source,
         };
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2119, 1, 1);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let (now, epoch) = (now.unwrap_or_default(), date_time_ymd(1970, 1, 1));
+        // Clocks of other machines may be behind a little.
+        params.not_before = epoch + now.saturating_sub(SKEW.min(lifetime / 10));
+        params.not_after =
+            (epoch + now.saturating_add(lifetime.min(LONGEST))).min(ca_params().not_after);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(failed)?;
@@ -156,8 +170,8 @@ impl Pki {
         })
     }
 
-    /// A client certificate: CN is the user, each O a group.
-    pub fn client(&self, identity: &Identity) -> Result<Credential, PkiError> {
+    /// A client certificate for so long: CN is the user, each O a group.
+    pub fn client(&self, identity: &Identity, lifetime: Duration) -> Result<Credential, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params
@@ -169,11 +183,11 @@ impl Pki {
                 .push(DnType::OrganizationName, group.as_str());
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        self.sign(params, lifetime)
     }
 
-    /// A server certificate for names and addresses.
-    pub fn server(&self, names: &[String]) -> Result<Credential, PkiError> {
+    /// A server certificate for names and addresses, for so long.
+    pub fn server(&self, names: &[String], lifetime: Duration) -> Result<Credential, PkiError> {
         let failed = |source| PkiError::Certificate {
             path: self.dir.clone(),
             source,
@@ -184,7 +198,7 @@ impl Pki {
             .distinguished_name
             .push(DnType::CommonName, "skysail");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        self.sign(params, lifetime)
     }
 }
 

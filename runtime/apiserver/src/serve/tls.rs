@@ -4,16 +4,19 @@
 //! certificate of another authority is refused in the handshake.
 
 use crate::identity::Identity;
-use crate::identity::pki::{Pki, PkiError};
+use crate::identity::pki::PkiError;
+use crate::serve::Service;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -38,28 +41,94 @@ fn setup(error: impl std::fmt::Display) -> TlsError {
     TlsError::Setup(error.to_string())
 }
 
-/// An acceptor with a fresh server certificate for `names` (DNS names and addresses).
-pub fn acceptor(pki: &Pki, names: &[String]) -> Result<TlsAcceptor, TlsError> {
-    let names: std::collections::BTreeSet<String> = names.iter().cloned().collect();
-    let credential = pki.server(&names.into_iter().collect::<Vec<_>>())?;
+/// The server's certificate: a fresh one at the start, and another one when two thirds of its time are over. Who is
+/// connected notices nothing, as certificates are shown at the beginning only.
+struct Renewing {
+    service: Arc<Service>,
+    names: Vec<String>,
+    current: RwLock<(Arc<CertifiedKey>, SystemTime)>,
+}
+
+impl std::fmt::Debug for Renewing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewing")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Renewing {
+    fn new(service: &Arc<Service>, now: SystemTime) -> Result<Self, TlsError> {
+        let names: BTreeSet<String> = service.config.server_names.iter().cloned().collect();
+        let names: Vec<_> = names.into_iter().collect();
+        let current = RwLock::new(signed(service, &names, now)?);
+        Ok(Self {
+            service: service.clone(),
+            names,
+            current,
+        })
+    }
+
+    fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let read = || self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let (key, due) = read().clone();
+        if now < due {
+            return key;
+        }
+        match signed(&self.service, &self.names, now) {
+            Ok(fresh) => {
+                tracing::info!("the server's certificate is renewed");
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                *current = fresh;
+                current.0.clone()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the server's certificate cannot be renewed; the old one is shown");
+                key
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Renewing {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.at(SystemTime::now()))
+    }
+}
+
+/// A fresh certificate, and when it is time for the next.
+fn signed(
+    service: &Service,
+    names: &[String],
+    now: SystemTime,
+) -> Result<(Arc<CertifiedKey>, SystemTime), TlsError> {
+    let lifetime = service.config.server_certificates;
+    let credential = service.pki.server(names, lifetime)?;
+    let certificate =
+        CertificateDer::from_pem_slice(credential.certificate.as_bytes()).map_err(setup)?;
+    let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes()).map_err(setup)?;
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(setup)?;
+    let key = CertifiedKey::new(vec![certificate], key);
+    Ok((Arc::new(key), now + lifetime * 2 / 3))
+}
+
+/// An acceptor that shows a certificate of this service's authority.
+pub fn acceptor(service: &Arc<Service>) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots
-        .add(CertificateDer::from_pem_slice(pki.ca().as_bytes()).map_err(setup)?)
+        .add(CertificateDer::from_pem_slice(service.pki.ca().as_bytes()).map_err(setup)?)
         .map_err(setup)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()
         .map_err(setup)?;
-    let certificate =
-        CertificateDer::from_pem_slice(credential.certificate.as_bytes()).map_err(setup)?;
-    let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes()).map_err(setup)?;
+    let shown = Renewing::new(service, SystemTime::now())?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(setup)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate], key)
-        .map_err(setup)?;
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

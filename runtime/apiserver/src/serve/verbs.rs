@@ -34,16 +34,10 @@ pub(crate) async fn verb(
             blob::send(&service.state, &service.config.data_dir, call, headers).await
         }
         ("create", "credential") if call.kind.plural == "hosts" => {
-            if !identity.is_admin() {
+            if !identity.is_admin() && identity.host_name() != Some(call.name) {
                 return Err(authorize::forbidden(identity, call));
             }
-            credential::issue(
-                &service.state,
-                &service.pki,
-                &service.config.advertise_url,
-                call,
-            )
-            .await
+            credential::issue(&service.state, &service.pki, &service.config, call).await
         }
         ("list", "") => list::list(&service.state, call, headers).await,
         ("watch", "") => watch::watch(&service.state, call, headers).await,

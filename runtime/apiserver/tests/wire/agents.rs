@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn only_an_administrator_gets_credentials_for_a_host() {
+async fn only_an_administrator_and_the_agent_itself_get_credentials_for_a_host() {
     let running = Running::start().await;
     let ask = admin(&running);
     let hosts = "/apis/skysail.dev/v1alpha1/hosts";
@@ -27,6 +27,17 @@ async fn only_an_administrator_gets_credentials_for_a_host() {
     };
     assert_eq!(
         agent
+            .post(&format!("{hosts}/h1/credential"), &json!({}))
+            .await
+            .code,
+        201
+    );
+    let other = Ask {
+        running: &running,
+        identity: Some(Identity::host("h2")),
+    };
+    assert_eq!(
+        other
             .post(&format!("{hosts}/h1/credential"), &json!({}))
             .await
             .code,

@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod blocks;
+mod certificates;
 pub mod down;
 mod etcd;
 mod name;

@@ -1,6 +1,6 @@
 //! `skysail server`: the API server and, in the same process, the controllers.
 
-use super::{Site, etcd::Etcd, name, need_root};
+use super::{Site, certificates::Certificates, etcd::Etcd, name, need_root};
 use anyhow::{Context as _, Result};
 use skysail_apiserver::{ApiServer, Config, Identity};
 use skysail_store::Store;
@@ -26,6 +26,8 @@ pub struct Server {
     advertise: Option<String>,
     #[command(flatten)]
     etcd: Etcd,
+    #[command(flatten)]
+    certificates: Certificates,
     /// Controllers to run, by name; `none` for the API alone. All where absent
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     controllers: Vec<String>,
@@ -47,6 +49,8 @@ pub async fn run(args: Server, kubeconfig: Option<PathBuf>) -> Result<()> {
         data,
         args.advertise.clone().unwrap_or_else(|| local.clone()),
     );
+    config.server_certificates = args.certificates.server_certificates;
+    config.agent_certificates = args.certificates.agent_certificates;
     config.server_names.extend(
         args.listen
             .iter()

@@ -1,7 +1,7 @@
 //! `skysail up`: a whole system on this machine, in one command.
 
 use super::watch::{Journal, until_ready};
-use super::{Site, etcd::Etcd, need_root, process, prove};
+use super::{Site, certificates::Certificates, etcd::Etcd, need_root, process, prove};
 use anyhow::{Context, Result, bail};
 use skysail_clouds::sandbox;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +27,8 @@ pub struct Up {
     port: u16,
     #[command(flatten)]
     etcd: Etcd,
+    #[command(flatten)]
+    certificates: Certificates,
     /// When all runs, show that tenants are connected inside and isolated outside
     #[arg(long)]
     prove: bool,
@@ -122,6 +124,7 @@ async fn start_server(
             SocketAddr::new(advertised, args.port)
         ));
         command.args(args.etcd.flags());
+        command.args(args.certificates.flags());
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
