@@ -11,7 +11,7 @@
 //! of a slot: a foreign one that goes makes room.
 
 mod apply;
-mod plan;
+pub mod plan;
 #[cfg(test)]
 mod tests;
 

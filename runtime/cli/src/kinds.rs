@@ -153,6 +153,11 @@ impl Kinds {
         })
     }
 
+    /// Every one.
+    pub fn all(&self) -> &[Kind] {
+        &self.0
+    }
+
     /// The kind of a manifest.
     pub fn of(&self, api_version: &str, kind: &str) -> Option<&Kind> {
         self.0

@@ -16,6 +16,12 @@ impl Output {
         }
     }
 
+    /// Without colours, whatever standard output is.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self { colours: false }
+    }
+
     /// Text as it is, at once.
     ///
     /// # Errors

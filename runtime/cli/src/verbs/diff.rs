@@ -2,6 +2,7 @@
 
 use super::apply::preview;
 use super::get::yaml;
+use crate::manifest;
 use crate::print::{Output, clean};
 use anyhow::Result;
 use serde_json::Value;
@@ -28,7 +29,11 @@ pub struct Diff {
 /// When nobody reads what is printed.
 pub async fn run(client: &kube::Client, default: &str, args: &Diff) -> Result<i32> {
     let namespace = args.namespace.as_deref().unwrap_or(default);
-    let objects = match preview(client, &args.filename, namespace).await {
+    let objects = match manifest::read(&args.filename) {
+        Ok(documents) => preview(client, documents, namespace).await,
+        Err(e) => Err(e),
+    };
+    let objects = match objects {
         Ok(objects) => objects,
         Err(e) => {
             eprintln!("error: {e:#}");

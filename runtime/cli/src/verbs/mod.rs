@@ -2,13 +2,17 @@
 
 pub mod apply;
 pub mod completion;
+pub mod cordon;
 pub mod cp;
 pub mod delete;
 pub mod describe;
 pub mod diff;
+pub mod drain;
 pub mod exec;
 pub mod get;
 pub mod logs;
+pub mod plan;
+pub mod top;
 pub mod version;
 pub mod wait;
 
@@ -28,6 +32,8 @@ pub enum Verb {
     Delete(delete::Delete),
     /// Show what an apply would change
     Diff(diff::Diff),
+    /// Show what an apply would do: objects, placements, cost
+    Plan(plan::Plan),
     /// Wait until objects are as wished
     Wait(wait::Wait),
     /// Run a command in a container
@@ -38,6 +44,14 @@ pub enum Verb {
     Logs(logs::Logs),
     /// Copy files into or out of a container
     Cp(cp::Cp),
+    /// Show what hosts and containers use
+    Top(top::Top),
+    /// Keep new containers away from hosts
+    Cordon(cordon::Cordon),
+    /// Let new containers come to hosts again
+    Uncordon(cordon::Cordon),
+    /// Move everything away from hosts
+    Drain(drain::Drain),
 }
 
 /// Runs a verb; its exit code.
@@ -57,5 +71,10 @@ pub async fn run(verb: Verb, kubeconfig: Option<&Path>) -> Result<i32> {
         Verb::Console(args) => exec::console(&client, &namespace, args).await,
         Verb::Logs(args) => logs::run(&client, &namespace, args).await,
         Verb::Cp(args) => cp::run(&client, &namespace, args).await,
+        Verb::Plan(args) => plan::run(&client, &namespace, args).await,
+        Verb::Top(args) => top::run(&client, &namespace, args).await.map(|()| 0),
+        Verb::Cordon(args) => cordon::run(&client, &args, true).await.map(|()| 0),
+        Verb::Uncordon(args) => cordon::run(&client, &args, false).await.map(|()| 0),
+        Verb::Drain(args) => drain::run(&client, &args).await.map(|()| 0),
     }
 }

@@ -4,18 +4,22 @@
 //! removed, fields that others set stay. The last apply is kept in kubectl's own
 //! annotation, so the two can take turns on an object.
 
+mod patch;
+
 use crate::kinds::Kinds;
 use crate::manifest::{self, Document};
 use crate::refusal;
 use crate::verbs::get::together;
 use crate::waiting::{self, Wish};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Discovery, Scope};
-use serde_json::{Map, Value, json};
+use patch::{annotated, three_way};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,12 +31,20 @@ const MANAGER: &str = "skysail";
 /// Flags of `apply`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept\n  skysail apply -f db.yaml --wait       until it is ready"
+    after_help = "Examples:\n  skysail apply -f manifests/quickstart\n  skysail apply -f db.yaml -n acme\n  generate | skysail apply -f -\n  skysail apply -f db.yaml --dry-run    checked by the server, nothing kept\n  skysail apply -f db.yaml --wait       until it is ready\n  skysail apply --plan plan.json        what a plan says, or nothing"
 )]
 pub struct Apply {
     /// Manifests: a file, a folder, or - for standard input; may be repeated
-    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    #[arg(
+        short,
+        long = "filename",
+        value_name = "PATH",
+        required_unless_present = "plan"
+    )]
     filename: Vec<PathBuf>,
+    /// Do exactly what a plan says (skysail plan -o json), or nothing where the world has changed since
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filename", "namespace", "dry_run", "wait"])]
+    plan: Option<PathBuf>,
     /// Namespace of objects that name none
     #[arg(short, long)]
     namespace: Option<String>,
@@ -52,6 +64,9 @@ pub struct Apply {
 /// # Errors
 /// When a manifest or an object is refused.
 pub async fn run(client: &kube::Client, default: &str, args: Apply) -> Result<()> {
+    if let Some(file) = &args.plan {
+        return super::plan::execute(client, file).await;
+    }
     let namespace = args.namespace.as_deref().unwrap_or(default);
     let documents = manifest::read(&args.filename)?;
     let plan = resolve(client, documents, namespace).await?;
@@ -98,18 +113,45 @@ async fn ready(client: &kube::Client, plan: &[Target], deadline: Instant) -> Res
     )
 }
 
-/// What the server has and what it would have after an apply, for every object of `paths`, under the object's name.
+/// Applies the documents whose objects `versions` names, each at the version given there, or (`None`) as new.
+///
+/// # Errors
+/// When an object is refused or has changed meanwhile.
+pub async fn exactly(
+    client: &kube::Client,
+    documents: Vec<Document>,
+    namespace: &str,
+    versions: &BTreeMap<String, Option<String>>,
+) -> Result<()> {
+    let mut plan = resolve(client, documents, namespace).await?;
+    plan.retain(|t| versions.contains_key(&t.to_string()));
+    for target in &mut plan {
+        let version = versions.get(&target.to_string()).cloned().flatten();
+        target.exactly = Some(version);
+    }
+    let done = |target: &Target| match target.exactly {
+        Some(Some(_)) => Done::Configured,
+        _ => Done::Created,
+    };
+    let tried: Vec<Done> = plan.iter().map(done).collect();
+    make(client, &plan, &tried, |target, done| {
+        println!("{target} {}", done.word())
+    })
+    .await
+}
+
+/// What the server has and what it would have after an apply, for every document, under the object's name.
 ///
 /// # Errors
 /// When a manifest or an object is refused.
 pub async fn preview(
     client: &kube::Client,
-    paths: &[PathBuf],
+    documents: Vec<Document>,
     namespace: &str,
 ) -> Result<Vec<(String, Value, Value)>> {
     let mut objects = vec![];
     let mut new_namespaces = vec![];
-    for target in resolve(client, manifest::read(paths)?, namespace).await? {
+    for target in resolve(client, documents, namespace).await? {
         // The server cannot try what would be in a namespace that is not there yet.
         if target
             .namespace
@@ -253,6 +295,9 @@ async fn create_or_apply(client: &kube::Client, target: &Target) -> Result<Done>
     let wanted = annotated(&target.document.object).with_context(|| target.document.to_string())?;
     match create(client, target, wanted, false).await? {
         Some(_) => Ok(Done::Created),
+        None if target.exactly.is_some() => {
+            bail!("{target}: was created by somebody else meanwhile; make the plan again")
+        }
         None => Ok(applied(client, target, false).await?.0),
     }
 }
@@ -279,6 +324,8 @@ struct Target {
     document: Document,
     resource: ApiResource,
     namespace: Option<String>,
+    /// With a plan: the version that it saw, or that there was none.
+    exactly: Option<Option<String>>,
 }
 
 impl std::fmt::Display for Target {
@@ -299,6 +346,7 @@ impl Target {
             document,
             resource: self.resource.clone(),
             namespace: Some(namespace.to_owned()),
+            exactly: None,
         }
     }
 
@@ -338,32 +386,11 @@ async fn resolve(
             document,
             resource,
             namespace: place,
+            exactly: None,
         });
     }
     targets.sort_by_key(|t| t.document.kind() != "Namespace");
     Ok(targets)
-}
-
-/// The object with its own text as annotation.
-fn annotated(object: &Value) -> Result<Value> {
-    let mut bare = object.clone();
-    if let Some(annotations) = bare
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut)
-    {
-        annotations.remove(LAST_APPLIED);
-    }
-    let text = serde_json::to_string(&bare)?;
-    let metadata = bare
-        .get_mut("metadata")
-        .and_then(Value::as_object_mut)
-        .context("metadata: must be a map")?;
-    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-    annotations
-        .as_object_mut()
-        .context("metadata.annotations: must be a map")?
-        .insert(LAST_APPLIED.into(), text.into());
-    Ok(bare)
 }
 
 /// What was done, and the object as it is now (or would be).
@@ -387,9 +414,12 @@ async fn applied(client: &kube::Client, target: &Target, dry_run: bool) -> Resul
     let last: Value = last
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or(Value::Null);
-    let Some(patch) = three_way(&last, &wanted, &live) else {
+    let Some(mut patch) = three_way(&last, &wanted, &live) else {
         return Ok((Done::Unchanged, live));
     };
+    if let Some(Some(version)) = &target.exactly {
+        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    }
     let params = PatchParams {
         dry_run,
         field_manager: Some(MANAGER.into()),
@@ -435,71 +465,6 @@ async fn create(
     }
 }
 
-/// The merge patch (RFC 7386) that sets what `wanted` has and removes what `last` had and `wanted` has not; `None` if `live` is so already.
-fn three_way(last: &Value, wanted: &Value, live: &Value) -> Option<Value> {
-    let empty = Map::new();
-    let (last, live_map) = (
-        last.as_object().unwrap_or(&empty),
-        live.as_object().unwrap_or(&empty),
-    );
-    let wanted = wanted.as_object()?;
-    let mut patch = Map::new();
-    for (key, value) in wanted {
-        match (value, live_map.get(key)) {
-            (_, Some(same)) if same == value => {}
-            (Value::Object(_), Some(there @ Value::Object(_))) => {
-                if let Some(inner) = three_way(last.get(key).unwrap_or(&Value::Null), value, there)
-                {
-                    patch.insert(key.clone(), inner);
-                }
-            }
-            _ => {
-                patch.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    for key in last
-        .keys()
-        .filter(|k| !wanted.contains_key(*k) && live_map.contains_key(*k))
-    {
-        patch.insert(key.clone(), Value::Null);
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
 fn explain(error: kube::Error, target: &Target) -> anyhow::Error {
     refusal::explain(error, format_args!("{}: {target}", target.document))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_applied_before_and_is_not_any_more_is_removed() {
-        let last = json!({ "spec": { "a": 1, "b": 2 } });
-        let wanted = json!({ "spec": { "a": 1 } });
-        let live = json!({ "spec": { "a": 1, "b": 2, "c": 3 } });
-        assert_eq!(
-            three_way(&last, &wanted, &live),
-            Some(json!({ "spec": { "b": null } }))
-        );
-    }
-
-    #[test]
-    fn what_others_set_stays_and_an_equal_object_needs_no_patch() {
-        let wanted = json!({ "spec": { "a": [1] } });
-        assert_eq!(
-            three_way(
-                &wanted,
-                &wanted,
-                &json!({ "spec": { "a": [1], "z": 0 }, "status": {} })
-            ),
-            None
-        );
-        assert_eq!(
-            three_way(&wanted, &wanted, &json!({ "spec": { "a": [2] } })),
-            Some(wanted)
-        );
-    }
 }
