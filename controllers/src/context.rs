@@ -6,8 +6,8 @@ use kube::runtime::watcher::Config;
 use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
-    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Migration, Network,
-    Port, Segment,
+    Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
+    Network, Port, Segment,
 };
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ pub struct Context {
     pub machine_types: Arc<Cache<MachineType>>,
     /// Hosts.
     pub hosts: Arc<Cache<Host>>,
+    /// Host pools.
+    pub host_pools: Arc<Cache<HostPool>>,
     /// Images.
     pub images: Arc<Cache<Image>>,
     /// Instance types.
@@ -69,6 +71,7 @@ impl Context {
             clouds: cache!(),
             machine_types: cache!(),
             hosts: cache!(),
+            host_pools: cache!(),
             images: cache!(),
             instance_types: cache!(),
             networks: cache!(),

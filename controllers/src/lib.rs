@@ -16,6 +16,7 @@ pub mod container;
 pub mod container_set;
 pub mod context;
 pub mod host;
+pub mod host_pool;
 pub mod image;
 pub mod migration;
 pub mod network;
@@ -45,6 +46,10 @@ pub const ALL: &[Controller] = &[
     Controller {
         name: "host",
         run: |c, stop| Box::pin(host::run(c, stop)),
+    },
+    Controller {
+        name: "host-pool",
+        run: |c, stop| Box::pin(host_pool::run(c, stop)),
     },
     Controller {
         name: "image",

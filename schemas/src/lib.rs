@@ -5,7 +5,8 @@
 //! ```text
 //! Cloud          where machines come from (a driver and its settings)
 //!  ├─ MachineType  a size of machine that the cloud offers, with its price
-//!  └─ Host         one machine that runs an agent; may also exist without a cloud
+//!  ├─ Host         one machine that runs an agent; may also exist without a cloud
+//!  └─ HostPool     Hosts that come when they are needed and go when they are empty
 //! Image          a root filesystem, named by digest once it is built
 //! Namespace      the tenant
 //!  ├─ InstanceType  the tenant's own size of container
@@ -34,6 +35,7 @@ pub mod container_set;
 pub mod duration;
 pub mod generate;
 pub mod host;
+pub mod host_pool;
 pub mod identity;
 pub mod image;
 pub mod instance_type;
@@ -52,6 +54,7 @@ pub use cloud::{Cloud, CloudSpec, CloudStatus};
 pub use container::{Container, ContainerSpec, ContainerStatus};
 pub use container_set::{ContainerSet, ContainerSetSpec, ContainerSetStatus};
 pub use host::{Host, HostSpec, HostStatus};
+pub use host_pool::{HostPool, HostPoolSpec, HostPoolStatus};
 pub use image::{Image, ImageSpec, ImageStatus};
 pub use instance_type::{InstanceType, InstanceTypeSpec};
 pub use machine_type::{MachineType, MachineTypeSpec};

@@ -8,7 +8,7 @@ use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
-use skysail_reconcile::{Error, Next, Steps, Sweep, get, patch_meta, write_status};
+use skysail_reconcile::{Error, Next, Note, Steps, Sweep, get, patch_meta, publish, write_status};
 use skysail_schemas::Container;
 use skysail_schemas::container::{AGENT_FINALIZER, NETWORK_FINALIZER};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -184,12 +184,25 @@ impl Sweep for Placement {
             async move { (what, self.write(&step.container, step).await) }.boxed()
         });
         let all: Vec<_> = bind.chain(explain).chain(resize).collect();
-        Steps(
-            futures::stream::iter(all)
-                .buffered(CONCURRENCY)
-                .collect()
-                .await,
-        )
+        let steps: Vec<_> = futures::stream::iter(all)
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        // After all that somebody waits for.
+        let said = plan.bind.iter().chain(&plan.explain).zip(&steps);
+        let said = said.filter(|(_, (_, done))| done.is_ok());
+        let notes = said.filter_map(|(step, _)| Some((step, plan::note(step)?)));
+        let publish = |(step, note): (&Step, Note)| {
+            let (client, container) = (self.context.client.clone(), step.container.clone());
+            async move { publish(&client, Self::NAME, &*container, &note, Timestamp::now()).await }
+                .boxed()
+        };
+        let events: Vec<_> = notes.map(publish).collect();
+        futures::stream::iter(events)
+            .buffer_unordered(CONCURRENCY)
+            .collect::<()>()
+            .await;
+        Steps(steps)
     }
 
     fn next(snapshot: &Snapshot, _plan: &Plan, report: &Steps) -> Next {

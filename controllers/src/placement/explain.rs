@@ -266,10 +266,12 @@ impl Board<'_> {
             }
         }
         let ((_, _, host), refusals) = best?;
-        let changes: Vec<String> = refusals
+        let mut changes: Vec<String> = refusals
             .iter()
             .map(|r| self.change(r, request, host))
             .collect();
+        // A rule of either side may name the same Container.
+        changes.dedup();
         Some(changes.join(" and "))
     }
 
@@ -292,8 +294,22 @@ impl Board<'_> {
                 "drop spec.placement.affinity.required[{i}], or let one that it selects come to {name}"
             ),
             Refusal::Apart(_) | Refusal::Repelled(_) => {
+                let topology = match refusal {
+                    Refusal::Repelled(number) => self.repulsions.all[*number].topology,
+                    Refusal::Apart(i) => self.classes.all[request.class].apart[*i].topology,
+                    _ => Topology::Host,
+                };
+                let domain = self.slots[host].domains[topology as usize] as usize;
+                let place = match topology {
+                    Topology::Host => name.clone(),
+                    wider => format!(
+                        "{} {}",
+                        wider.as_str(),
+                        self.snapshot.domains[wider as usize][domain]
+                    ),
+                };
                 match self.blocker(refusal, request, host) {
-                    Some(other) => format!("let {other} leave {name}"),
+                    Some(other) => format!("let {other} leave {place}"),
                     None => "drop the required anti-affinity".to_owned(),
                 }
             }

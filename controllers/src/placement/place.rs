@@ -118,7 +118,7 @@ impl Board<'_> {
     }
 
     /// The number of the best Host without an explanation.
-    pub(super) fn quick(&self, request: &Request) -> Option<usize> {
+    pub fn quick(&self, request: &Request) -> Option<usize> {
         let class = &self.classes.all[request.class];
         let score = self.scan(class, |_| true, &mut Tally::default());
         score.map(|s| s.host as usize)

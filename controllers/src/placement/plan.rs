@@ -8,6 +8,7 @@ use super::resize;
 use super::snapshot::{Snapshot, set_uid};
 use crate::condition::container_ready;
 use jiff::Timestamp;
+use skysail_reconcile::Note;
 use skysail_schemas::condition::{self, Fact};
 use skysail_schemas::container::ContainerPhase;
 use skysail_schemas::{Container, ContainerStatus};
@@ -74,6 +75,21 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     }
     plan.resize = resize::plan(&mut board, now);
     plan
+}
+
+/// The event of a step: a Host and why, or, where the reason is another than before, why none.
+pub fn note(step: &Step) -> Option<Note> {
+    let scheduled = |s: &ContainerStatus| {
+        let mut conditions = s.conditions.iter();
+        conditions.find(|c| c.type_ == SCHEDULED).cloned()
+    };
+    let now = scheduled(&step.status)?;
+    let before = step.container.status.as_ref().and_then(scheduled);
+    match step.status.host {
+        Some(_) => Some(Note::normal(now.reason, now.message)),
+        None if before.is_some_and(|b| b.reason == now.reason) => None,
+        None => Some(Note::warning(now.reason, now.message)),
+    }
 }
 
 /// What each of the requests gets, in their order, on a board that counts what gets a Host.

@@ -2,6 +2,7 @@
 //! with plots for people. Nothing here judges; an aim stands beside its figure.
 
 mod page;
+pub mod placement;
 mod plot;
 pub mod spine;
 

@@ -20,7 +20,14 @@ pub fn measure(report: &mut Report, part: Option<&str>) -> Result<()> {
         "placement measures speed"
     );
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let run = ["run", "--release", "--locked", "-q", "-p", "skysail-controllers"];
+    let run = [
+        "run",
+        "--release",
+        "--locked",
+        "-q",
+        "-p",
+        "skysail-controllers",
+    ];
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(run)
         .args(["--example", "bench_placement"])
@@ -33,7 +40,10 @@ pub fn measure(report: &mut Report, part: Option<&str>) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     for line in String::from_utf8(output.stdout)?.lines() {
-        figures(report, &serde_json::from_str(line).context(line.to_owned())?);
+        figures(
+            report,
+            &serde_json::from_str(line).context(line.to_owned())?,
+        );
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod containers;
 mod drift;
 mod faults;
 mod isolation;
+mod placement;
 mod refusals;
 mod upgrade;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         isolation::CASES,
         refusals::CASES,
         containers::CASES,
+        placement::CASES,
         drift::CASES,
         faults::CASES,
         upgrade::CASES,

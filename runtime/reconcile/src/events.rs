@@ -41,7 +41,7 @@ impl Note {
 
 /// Writes the note as an event of `object`. The same note again raises the count of
 /// the one event. An event that cannot be written is logged, nothing more.
-pub(crate) async fn publish<K: Resource>(
+pub async fn publish<K: Resource>(
     client: &Client,
     reporter: &str,
     object: &K,

@@ -31,7 +31,7 @@ mod task;
 
 pub use api::{Made, create_if_absent, delete_if_present, get, patch_meta, write_status};
 pub use cache::Cache;
-pub use events::Note;
+pub use events::{Note, publish};
 pub use lease::lead;
 pub use next::{Error, Next, Steps};
 pub use reconciler::{Object, Outcome, Reconciler, Resource};

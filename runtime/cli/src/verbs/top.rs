@@ -242,7 +242,7 @@ pub fn size(bytes: Bytes) -> String {
     let units = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
     for (shift, unit) in units {
         let whole = bytes.0 >> shift;
-        if whole >= 10 || (whole > 0 && bytes.0 % (1 << shift) == 0) {
+        if whole >= 10 || (whole > 0 && bytes.0.is_multiple_of(1 << shift)) {
             return format!("{whole}{unit}");
         }
         if whole > 0 {

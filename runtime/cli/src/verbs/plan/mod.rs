@@ -88,7 +88,7 @@ const PLAN_VERSION: u32 = 1;
 impl Forecast {
     /// Whether all stays as it is. What has no host now and gets none is no change.
     pub fn is_nothing(&self) -> bool {
-        self.changes.is_empty() && self.placements.is_empty() && self.refusals.is_empty()
+        self.changes.is_empty() && self.placements.is_empty()
     }
 }
 
