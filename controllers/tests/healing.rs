@@ -31,6 +31,7 @@ fn site(folder: &Path, instance: &str, block: &str, cache: &Path) -> Site {
         data_dir,
         fabric,
         ec2,
+        hetzner: Default::default(),
     }
 }
 

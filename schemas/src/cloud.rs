@@ -60,6 +60,9 @@ pub struct CloudSpec {
     /// Settings of the ec2 driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ec2: Option<Ec2Settings>,
+    /// Settings of the hetzner driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hetzner: Option<HetznerSettings>,
     /// What opens the cloud. Where absent, the ec2 driver takes the server's environment, else
     /// the role of the instance that the server runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,13 +83,15 @@ pub enum Driver {
     Ssh,
     /// Hosts are instances of Amazon EC2, or of a cloud that speaks its API.
     Ec2,
+    /// Hosts are servers of Hetzner Cloud.
+    Hetzner,
 }
 
 /// Where the credentials of a cloud are kept.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialsReference {
-    /// Name of a Secret. Its keys for driver ec2: `accessKeyId`, `secretAccessKey`, and `sessionToken` for temporary ones.
+    /// Name of a Secret. Its keys for driver ec2: `accessKeyId`, `secretAccessKey`, and `sessionToken` for temporary ones; for driver hetzner: `token`.
     pub secret: String,
     /// Namespace of the Secret.
     #[serde(default = "system_namespace")]
@@ -158,6 +163,28 @@ impl Default for Ec2Settings {
             machine_types: types.collect(),
             disk: Bytes(32 << 30),
             prices: BTreeMap::new(),
+        }
+    }
+}
+
+/// Settings of `driver: hetzner`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HetznerSettings {
+    /// URL of the API.
+    pub endpoint: String,
+    /// Image of the servers: Debian 12 or newer.
+    pub image: String,
+    /// Which server types become MachineTypes: names, in which `*` stands for anything.
+    pub machine_types: Vec<String>,
+}
+
+impl Default for HetznerSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: "https://api.hetzner.cloud".into(),
+            image: "debian-13".into(),
+            machine_types: vec!["cx*".into(), "cpx*".into(), "cax*".into()],
         }
     }
 }
@@ -235,7 +262,21 @@ impl Validate for CloudSpec {
         if self.driver != Driver::Ssh && self.ssh.is_some() {
             errors.push(Cause::Forbidden, "spec.ssh", "is for driver ssh only");
         }
-        if self.driver != Driver::Ec2 && self.credentials.is_some() {
+        if self.driver != Driver::Hetzner && self.hetzner.is_some() {
+            errors.push(
+                Cause::Forbidden,
+                "spec.hetzner",
+                "is for driver hetzner only",
+            );
+        }
+        if self.driver == Driver::Hetzner && self.region.is_none() {
+            errors.push(
+                Cause::Required,
+                "spec.region",
+                "driver hetzner needs a location, for example fsn1",
+            );
+        }
+        if matches!(self.driver, Driver::Sandbox | Driver::Ssh) && self.credentials.is_some() {
             let message = format!("driver {:?} needs none", self.driver).to_lowercase();
             errors.push(Cause::Forbidden, "spec.credentials", &message);
         }

@@ -252,7 +252,7 @@ pub fn status(
 const CREDENTIALS: &str = "CredentialsValid";
 
 fn needs_credentials(cloud: &Cloud) -> bool {
-    cloud.spec.driver == Driver::Ec2
+    matches!(cloud.spec.driver, Driver::Ec2 | Driver::Hetzner)
 }
 
 fn lacks_credentials(e: &Error) -> bool {

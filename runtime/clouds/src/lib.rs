@@ -10,6 +10,8 @@
 
 pub mod command;
 pub mod ec2;
+pub mod hetzner;
+mod https;
 pub mod mmdebstrap;
 pub mod open;
 pub mod sandbox;

@@ -1,6 +1,6 @@
 //! From a Cloud object to its driver: the one place that lists the drivers.
 
-use crate::{Driver, Error, Result, ec2, sandbox, ssh};
+use crate::{Driver, Error, Result, ec2, hetzner, sandbox, ssh};
 use ipnet::Ipv4Net;
 use skysail_schemas::{cloud, host};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
@@ -54,6 +54,8 @@ pub struct Site {
     pub fabric: sandbox::Settings,
     /// What the ec2 driver keeps between calls.
     pub ec2: ec2::Memories,
+    /// What the hetzner driver keeps between calls.
+    pub hetzner: hetzner::Listings,
 }
 
 impl Default for Site {
@@ -69,6 +71,7 @@ impl Default for Site {
             data_dir,
             fabric,
             ec2: ec2::Memories::default(),
+            hetzner: hetzner::Listings::default(),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Default for Site {
 pub fn cloud(account: &Account, site: &Site) -> Result<Box<dyn Driver>> {
     let (name, spec) = (account.name.as_str(), &account.spec);
     match spec.driver {
+        cloud::Driver::Hetzner => Ok(Box::new(hetzner::Hetzner::new(account, &site.hetzner)?)),
         cloud::Driver::Ec2 => Ok(Box::new(ec2::Ec2::new(account, &site.ec2)?)),
         cloud::Driver::Sandbox => {
             let settings = spec.sandbox.clone().ok_or_else(|| {

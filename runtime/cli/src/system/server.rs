@@ -137,6 +137,7 @@ fn start_controllers(
         data_dir: args.site.data_dir.clone(),
         fabric: args.site.fabric()?,
         ec2: Default::default(),
+        hetzner: Default::default(),
     };
     let settings = skysail_controllers::Settings { identity, site };
     let context = skysail_controllers::Context::new(

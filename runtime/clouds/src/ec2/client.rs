@@ -9,18 +9,14 @@ use super::{
     memory::Memory,
     sign::{Request as ToSign, Scope, escaped, sign},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, https};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-/// How long one exchange may take.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// The longest answer that is read.
-const LONGEST: usize = 64 << 20;
 /// How often a throttled call is repeated before its caller is told.
 const ATTEMPTS: u32 = 4;
 
@@ -256,26 +252,9 @@ impl Client {
                 self.cloud, exchange.url
             ))
         };
-        let (status, headers, body) = tokio::time::timeout(DEADLINE, self.send(request))
-            .await
-            .unwrap_or_else(|_| Err(format!("nothing came within {} s", DEADLINE.as_secs())))
-            .map_err(unreachable)?;
+        let https = self.memory.http().map_err(&unreachable)?;
+        let (status, headers, body) = https::exchange(https, request).await.map_err(unreachable)?;
         self.judge(action, status, &headers, body)
-    }
-
-    async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> std::result::Result<(StatusCode, HeaderMap, String), String> {
-        let answer = self.memory.http()?.request(request).await;
-        let (head, body) = answer.map_err(|e| deepest(&e))?.into_parts();
-        let body = Limited::new(body, LONGEST).collect().await;
-        let body = body.map_err(|e| e.to_string())?.to_bytes();
-        Ok((
-            head.status,
-            head.headers,
-            String::from_utf8_lossy(&body).into_owned(),
-        ))
     }
 
     fn judge(
@@ -305,15 +284,6 @@ fn clock_difference(headers: &HeaderMap) -> Option<i64> {
     let theirs = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
     let seconds = Timestamp::now().as_second() - theirs.as_second();
     (seconds.abs() > 240).then_some(seconds)
-}
-
-/// What is at the bottom of an error: `connection refused` rather than `client error`.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

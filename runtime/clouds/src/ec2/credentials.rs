@@ -227,4 +227,57 @@ mod tests {
         };
         assert_eq!(keys.access_key_id, "AKIA", "a final line break is no part");
     }
+
+    /// A metadata service that knows one role; it answers `requests` of them and tells what it was asked.
+    async fn service(requests: usize) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            let mut asked = vec![];
+            for _ in 0..requests {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = vec![0; 4096];
+                let read = stream.read(&mut bytes).await.unwrap();
+                let text = String::from_utf8_lossy(&bytes[..read]).to_lowercase();
+                let body = match text.split_whitespace().nth(1).unwrap() {
+                    "/latest/api/token" => "a-token".to_owned(),
+                    path if path.ends_with("/security-credentials/") => "skysail\n".to_owned(),
+                    _ => format!(
+                        r#"{{"AccessKeyId": "ASIA", "SecretAccessKey": "hush", "Token": "t", "Expiration": "{}"}}"#,
+                        Timestamp::now() + 1.hour()
+                    ),
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                asked.push(text);
+            }
+            asked
+        });
+        (base, served)
+    }
+
+    #[tokio::test]
+    async fn an_instances_role_lends_keys_to_who_has_a_token() {
+        let (base, served) = service(3).await;
+        let lent = from_role(&base).await.unwrap();
+        assert!(lent.is_good());
+        assert_eq!(lent.keys.access_key_id, "ASIA");
+        assert_eq!(lent.keys.session_token.as_deref(), Some("t"));
+        let asked = served.await.unwrap();
+        assert!(asked[0].starts_with("put /latest/api/token"));
+        assert!(asked[1].contains("x-aws-ec2-metadata-token: a-token"));
+        assert!(asked[2].starts_with("get /latest/meta-data/iam/security-credentials/skysail "));
+    }
+
+    #[tokio::test]
+    async fn without_any_credentials_the_three_ways_to_give_some_are_named() {
+        let said = from_role("http://127.0.0.1:1").await.unwrap_err();
+        assert_eq!(said.reason(), "Denied");
+        let said = said.to_string();
+        assert!(said.contains("spec.credentials") && said.contains("AWS_ACCESS_KEY_ID"));
+    }
 }

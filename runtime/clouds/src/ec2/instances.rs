@@ -271,7 +271,7 @@ fn token(uid: &str, name: &str, before: Option<&str>) -> String {
 }
 
 /// What cloud-init does at the first boot: our keys open root's account, before sshd starts.
-fn user_data(name: &str, keys: &[String]) -> String {
+pub(crate) fn user_data(name: &str, keys: &[String]) -> String {
     let keys: String = keys
         .iter()
         .map(|key| format!("- {}\n", serde_json::Value::from(key.trim())))

@@ -2,14 +2,8 @@
 //! decides whether a machine is bought is in the cloud (tags, tokens) and in the Host.
 
 use super::{credentials::Lent, ground::Ground, listing::Listing};
+use crate::https::{self, Https};
 use crate::{Error, Offer, Result};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use std::{
     collections::HashMap,
     fmt,
@@ -24,8 +18,6 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer "no capacity" holds for the same size.
 const SHORTAGE: Duration = Duration::from_secs(25);
-
-type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The memories of all clouds, by a name that is theirs alone.
 #[derive(Clone, Default)]
@@ -90,19 +82,7 @@ impl Default for Memory {
 impl Memory {
     /// The connections.
     pub fn http(&self) -> std::result::Result<&Https, String> {
-        let made = self.http.get_or_init(|| {
-            let mut tcp = HttpConnector::new();
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_connect_timeout(Some(Duration::from_secs(5)));
-            let tls = HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                .map_err(|e| {
-                    format!("no CA certificates on this machine: install ca-certificates ({e})")
-                })?;
-            let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
-            Ok(Client::builder(TokioExecutor::new()).build(connector))
-        });
+        let made = self.http.get_or_init(https::client);
         made.as_ref().map_err(Clone::clone)
     }
 

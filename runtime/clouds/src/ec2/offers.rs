@@ -280,7 +280,7 @@ fn number(text: &str) -> f64 {
 }
 
 /// Whether `name` is meant by `pattern`, in which `*` stands for anything.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
