@@ -2,9 +2,11 @@
 //! trying and for the tests. `checkpoint VERB NAMESPACE NAME DIR [TIMES]`.
 
 use skysail_agent::checkpoint::{self, Options};
+use skysail_agent::container::apply::apply;
 use skysail_agent::container::layer::Layers;
 use skysail_agent::container::paths::Paths;
-use skysail_agent::container::record::Id;
+use skysail_agent::container::plan::{Plan, Step};
+use skysail_agent::container::record::{Id, Record};
 use skysail_agent::container::site::Site;
 use skysail_agent::image::Images;
 use skysail_agent::ports::{PortError, PortPlane};
@@ -28,7 +30,7 @@ impl PortPlane for Addresses {
     ) -> Result<(), PortError> {
         for port in ports {
             let script = format!(
-                "ip link set lo up; ip addr replace {}/{} dev eth{i}; ip link set eth{i} up; ip route replace default via {}",
+                "ip link show eth{i} >/dev/null 2>&1 || ip link add eth{i} type veth peer name far{i}; ip link set lo up; ip addr replace {}/{} dev eth{i}; ip link set eth{i} up; ip route replace default via {}",
                 port.address,
                 port.cidr.prefix_len(),
                 port.gateway,
@@ -76,6 +78,45 @@ async fn main() -> Result<(), Failure> {
         "preflight" => {
             for obstacle in checkpoint::preflight(&site, &id).await {
                 println!("{obstacle:?}");
+            }
+        }
+        // From the record of the source in DIR/record.json: all that a restore needs.
+        "prepare" => {
+            let record: Record = serde_json::from_slice(&std::fs::read(dir.join("record.json"))?)?;
+            std::fs::remove_file(dir.join("record.json"))?;
+            let steps = vec![
+                Step::Remember,
+                Step::TakeIds,
+                Step::Namespaces,
+                Step::Root,
+                Step::Ports,
+            ];
+            let plan = Plan {
+                steps,
+                ..Plan::default()
+            };
+            let report = apply(&site, &id, &record.desired, &plan).await;
+            if let Some((step, error)) = report.steps.first_failure() {
+                return Err(format!("{step}: {error}").into());
+            }
+        }
+        "recover" => {
+            let (frozen, parked) = (
+                checkpoint::frozen(&site, &id, &dir).await,
+                checkpoint::parked(&site, &id).await,
+            );
+            println!("{} {}", frozen.is_some(), parked.is_some());
+        }
+        // As after the commit of a move: nothing of it stays.
+        "forget" => {
+            let steps = vec![Step::Unmount, Step::DropNamespaces, Step::Forget];
+            let plan = Plan {
+                steps,
+                ..Plan::default()
+            };
+            let report = apply(&site, &id, &site.record(&id).desired, &plan).await;
+            if let Some((step, error)) = report.steps.first_failure() {
+                return Err(format!("{step}: {error}").into());
             }
         }
         "freeze" => println!(

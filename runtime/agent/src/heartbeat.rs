@@ -146,7 +146,10 @@ impl Heartbeat {
             ..old.clone()
         };
         let now = Timestamp::now();
-        let facts = [self.site.layers.fact()];
+        let facts = [
+            self.site.layers.fact(),
+            crate::checkpoint::host_fact().await,
+        ];
         condition::merge(&mut seen.conditions, &facts, host.metadata.generation, now);
         match told(&old, seen, now) {
             Some(new) => write_status(&self.client, NAME, &host, &new)

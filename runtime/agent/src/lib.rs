@@ -102,6 +102,7 @@ impl Settings {
 /// # Errors
 /// What it cannot start without: the data directory, the switch.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
+    command::keep_descriptors();
     if let Some(credential) = settings.credential.clone() {
         let ended = shutdown.clone();
         tokio::spawn(async move { credential.renew(ended).await });

@@ -187,9 +187,16 @@ pub async fn undo(id: &Id, group: &Group, netns: &Path, dir: &Path) -> Result<()
     group
         .thaw()
         .map_err(Error::file(format!("thawing container {id}")))?;
-    if let Some(criu) = state.and_then(|s| s.program).filter(Init::lives) {
-        // Told so, it also takes away the links that it made in the root.
-        let patience = if work.answer(1, PATIENCE).await {
+    // Told so, CRIU also takes away the links that it made in the root. Where it is gone, its script may still wait.
+    let criu = state.and_then(|s| s.program).filter(Init::lives);
+    let patience = if criu.is_some() {
+        PATIENCE
+    } else {
+        Duration::ZERO
+    };
+    let told = work.answer(1, patience).await;
+    if let Some(criu) = criu {
+        let patience = if told {
             Duration::from_secs(5)
         } else {
             Duration::ZERO
@@ -212,9 +219,10 @@ pub async fn end_for_good(id: &Id, group: Option<Group>) -> Result<(), Error> {
             .await
             .map_err(Error::file(format!("ending container {id}")))?;
     }
+    // It only waits for what to do with tasks that are no more.
+    work.answer(1, Duration::ZERO).await;
     if let Some(criu) = work.load().and_then(|s| s.program).filter(Init::lives) {
-        work.answer(0, PATIENCE).await;
-        end(criu, Duration::from_secs(5)).await;
+        end(criu, Duration::ZERO).await;
     }
     work.clear().map_err(Error::file(format!(
         "container {id}: ending its checkpoint"

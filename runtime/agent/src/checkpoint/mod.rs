@@ -30,6 +30,7 @@ mod watches;
 mod work;
 
 pub use error::Error;
+pub use preflight::{fact, host_fact};
 
 use crate::container::record::{Id, Init};
 use crate::container::site::Site;

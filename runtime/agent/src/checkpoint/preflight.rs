@@ -6,11 +6,14 @@
 use super::Obstacle;
 use super::freezer::Group;
 use super::tasks;
-use crate::command::Command;
+use crate::command::{Command, Failure};
 use crate::container::record::{Id, Init};
 use crate::container::site::Site;
 use crate::network::netns;
+use skysail_schemas::condition::Fact;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 
 /// CRIU older than this cannot dump a TCP connection on newer kernels.
 const LEAST: (u32, u32) = (4, 2);
@@ -69,6 +72,38 @@ fn obstacle(
     }
 }
 
+/// How long an answer of the host's CRIU holds.
+const HOLDS: Duration = Duration::from_secs(300);
+/// The condition of a Host that tells whether its containers can be moved live.
+const HOST: &str = "LiveMigration";
+/// The condition of a Container that tells whether it can be moved live.
+const CONTAINER: &str = "Migratable";
+
+/// What a container's status says.
+pub fn fact(obstacles: &[Obstacle]) -> Fact {
+    match obstacles.first() {
+        None => Fact::yes(CONTAINER, "Ready", ""),
+        Some(first) => {
+            let all: Vec<String> = obstacles.iter().take(5).map(ToString::to_string).collect();
+            let message = format!("it cannot be moved live: {}", all.join("; "));
+            Fact::no(CONTAINER, first.reason, message)
+        }
+    }
+}
+
+/// What the host's status says.
+pub async fn host_fact() -> Fact {
+    match criu().await {
+        None => Fact::yes(HOST, "Ready", ""),
+        Some(o) => {
+            let message = format!(
+                "containers here move cold: {o}; install a newer criu, such as that of the next release"
+            );
+            Fact::no(HOST, o.reason, message)
+        }
+    }
+}
+
 /// See [`super::preflight`].
 pub async fn look(site: &Site, id: &Id) -> Vec<Obstacle> {
     let Some(init) = site.record(id).init.filter(Init::lives) else {
@@ -82,35 +117,45 @@ pub async fn look(site: &Site, id: &Id) -> Vec<Obstacle> {
             "has just ended",
         )];
     };
-    let mut found: Vec<Obstacle> = criu().await.into_iter().collect();
-    found.extend(network(&site.paths.netns(id)).await);
+    let mut found: Vec<Obstacle> = network(&site.paths.netns(id)).await;
     let walk = tokio::task::spawn_blocking(move || processes(init.pid, &group.processes())).await;
     found.extend(walk.unwrap_or_default());
+    // Last: what is about the container tells its owner more than what is about the host.
+    found.extend(criu().await);
     found
 }
 
-/// What is wrong with this host's CRIU.
+/// What is wrong with this host's CRIU; asked now and then.
 async fn criu() -> Option<Obstacle> {
-    let answer = Command::new("criu").arg("--version").run().await;
-    let subject = "this host";
-    match answer {
-        Err(e) => Some(obstacle(
-            "NoCriu",
-            subject,
-            format!("has no CRIU that works: {e}"),
-        )),
-        Ok(text) => match version(&text) {
-            Some(found) if found < LEAST => {
-                let (major, minor) = LEAST;
-                let message = format!(
-                    "has CRIU {}.{}; it needs {major}.{minor} or newer",
-                    found.0, found.1
-                );
-                Some(obstacle("CriuTooOld", subject, message))
-            }
-            _ => None,
-        },
+    static LAST: Mutex<Option<(Instant, Option<Obstacle>)>> = Mutex::const_new(None);
+    let mut last = LAST.lock().await;
+    match last.as_ref().filter(|(at, _)| at.elapsed() < HOLDS) {
+        Some((_, answer)) => answer.clone(),
+        None => {
+            let answer = Command::new("criu").arg("--version").run().await;
+            last.insert((Instant::now(), wrong(answer))).1.clone()
+        }
     }
+}
+
+fn wrong(answer: Result<String, Failure>) -> Option<Obstacle> {
+    let subject = "this host";
+    let text = match answer {
+        Ok(text) => text,
+        Err(e) => {
+            return Some(obstacle(
+                "NoCriu",
+                subject,
+                format!("has no CRIU that works: {e}"),
+            ));
+        }
+    };
+    let found = version(&text).filter(|found| *found < LEAST)?;
+    let message = format!(
+        "has CRIU {}.{}; it needs {}.{} or newer",
+        found.0, found.1, LEAST.0, LEAST.1
+    );
+    Some(obstacle("CriuTooOld", subject, message))
 }
 
 /// Major and minor number in what `criu --version` says.
@@ -194,8 +239,17 @@ fn process(pid: i32, own: &[Option<String>]) -> Vec<Obstacle> {
             "is being traced; detach the debugger",
         ));
     }
+    let mounts = tasks::mounts(pid);
     for (number, target) in tasks::descriptors(pid) {
-        if let Some((reason, what)) = unsupported(&target) {
+        let foreign = target.starts_with('/')
+            && tasks::mount(pid, number).is_some_and(|m| !mounts.contains(&m));
+        if foreign {
+            let subject = format!("{}, descriptor {number}", tasks::name(pid));
+            let message = format!(
+                "is {target} of the host, which it was started with; stop the process, or move the container cold"
+            );
+            found.push(obstacle("ForeignFile", subject, message));
+        } else if let Some((reason, what)) = unsupported(&target) {
             let subject = format!("{}, descriptor {number}", tasks::name(pid));
             found.push(obstacle(
                 reason,

@@ -1,5 +1,6 @@
 //! What `/proc` tells of a container's processes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Open descriptors of a process and what they lead to.
@@ -39,6 +40,21 @@ pub fn name(pid: i32) -> String {
 pub fn namespace(pid: i32, kind: &str) -> Option<String> {
     let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
     Some(link.to_string_lossy().into_owned())
+}
+
+/// Numbers of the mounts that a process can reach.
+pub fn mounts(pid: i32) -> BTreeSet<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    text.lines()
+        .filter_map(|l| l.split(' ').next()?.parse().ok())
+        .collect()
+}
+
+/// Number of the mount that an open descriptor is on.
+pub fn mount(pid: i32, descriptor: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).ok()?;
+    let number = text.lines().find_map(|l| l.strip_prefix("mnt_id:"))?;
+    number.trim().parse().ok()
 }
 
 /// Device and inode that a process watches with inotify or fanotify.

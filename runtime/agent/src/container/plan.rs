@@ -1,6 +1,7 @@
 //! What is to be done for a container: a pure function of what should be and what was seen.
 
 use super::record::{Desired, Init, Record};
+use crate::checkpoint::Obstacle;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Seen {
     pub limits_bandwidth: bool,
     /// Whether anything of it is left here.
     pub anything: bool,
+    /// What stands against moving it live; none if it does not run or was not looked at.
+    pub obstacles: Option<Vec<Obstacle>>,
 }
 
 /// One step.

@@ -7,6 +7,7 @@ use super::paths::Paths;
 use super::plan::{ImageState, Seen};
 use super::record::{self, Desired, Id, Init, Record};
 use super::{mount, plan};
+use crate::checkpoint::{self, Obstacle};
 use crate::image::Images;
 use crate::ports::PortPlane;
 use crate::usage::cgroup::{self, Counters, Version};
@@ -21,6 +22,12 @@ use tokio::sync::watch;
 
 /// Processor time over less than this tells nothing.
 const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long it holds what was found against moving a container live.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How long a container is not looked at after its start.
+const BOOTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(20);
 
 /// The turn of one container: while it is held, nobody else acts on that container.
 pub type Turn = tokio::sync::OwnedMutexGuard<()>;
@@ -53,6 +60,7 @@ struct Known {
     connected: bool,
     watched: Option<Init>,
     counted: Option<(Instant, Counters)>,
+    looked: Option<(Instant, Init, Vec<Obstacle>)>,
 }
 
 impl Site {
@@ -226,6 +234,7 @@ impl Site {
             self.paths.container(id).exists() || self.paths.mounts(id).exists() || netns || userns;
         let connected = self.known().get(id).is_some_and(|k| k.connected);
         Ok(Seen {
+            obstacles: self.obstacles(id, process).await,
             record,
             process,
             image,
@@ -235,6 +244,22 @@ impl Site {
             limits_bandwidth: self.plane.limits_bandwidth(),
             anything,
         })
+    }
+
+    /// What stands against moving a container live, looked at now and then.
+    async fn obstacles(&self, id: &Id, process: Option<Init>) -> Option<Vec<Obstacle>> {
+        let init = process?;
+        // A system that boots has namespaces for a moment that it will not have.
+        let age = |t| jiff::Timestamp::now().duration_since(t);
+        self.record(id).started_at.filter(|t| age(*t) > BOOTS)?;
+        let last = self.known().get(id).and_then(|k| k.looked.clone());
+        if let Some((_, _, found)) = last.filter(|(at, of, _)| at.elapsed() < LOOK && *of == init) {
+            return Some(found);
+        }
+        let found = checkpoint::preflight(self, id).await;
+        self.known().entry(id.clone()).or_default().looked =
+            Some((Instant::now(), init, found.clone()));
+        Some(found)
     }
 
     /// Notes whether the switch has the ports of a container.

@@ -5,6 +5,7 @@ use super::plan::{Plan, Seen, Step};
 use super::record::{Desired, Record};
 use super::resize;
 use super::site::pause;
+use crate::checkpoint;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skysail_reconcile::{Next, Note, Outcome};
@@ -55,6 +56,8 @@ pub fn status(
     facts.extend(layer.map(|l| l.fact(desired.allocation.disk)));
     facts.extend(bandwidth(desired, record, seen));
     facts.extend(resize::fact(&status, record, plan));
+    let obstacles = seen.obstacles.as_ref().filter(|_| record.init.is_some());
+    facts.extend(obstacles.map(|all| checkpoint::fact(all)));
     merge(&mut status.conditions, &facts, generation, now);
     let ready = ready(&status.conditions, &PARTS);
     merge(&mut status.conditions, &[ready], generation, now);

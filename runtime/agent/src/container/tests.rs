@@ -52,6 +52,7 @@ fn desired() -> Desired {
 
 fn nothing() -> Seen {
     Seen {
+        obstacles: None,
         record: Record::default(),
         process: None,
         image: ImageState::Present,
