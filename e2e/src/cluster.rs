@@ -137,13 +137,22 @@ impl Cluster {
         &self.instance
     }
 
+    /// The process id of the server.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn server_pid(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.data.join("server.pid"))?;
+        let pid = text.split_whitespace().next();
+        Ok(pid.context("no server is on record")?.to_owned())
+    }
+
     /// Kills the server, without a chance to put anything in order.
     ///
     /// # Errors
     /// When there is none.
     pub fn kill_server(&self) -> Result<()> {
-        let pid = std::fs::read_to_string(self.data.join("server.pid"))?;
-        run(Command::new("kill").args(["-9", pid.trim()]))?
+        run(Command::new("kill").args(["-9", &self.server_pid()?]))?
             .ok()
             .map(drop)
     }

@@ -403,3 +403,26 @@ items:
     let refused = k.refused("apply -f -", &list("instanceTyp: small")).await;
     assert!(refused.contains("instanceTyp"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_large_list_which_is_packed_arrives_whole() {
+    let k = Kubectl::start().await;
+    let text = "words ".repeat(1000);
+    let map = |i: usize| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{i:02}}}\ndata: {{text: {text:?}}}\n"
+        )
+    };
+    let all: String = (0..40).map(map).collect();
+    k.feed("create -f -", &all).await;
+    for flags in ["", " --disable-compression"] {
+        let names = k.run(&format!("get configmaps -o name{flags}")).await;
+        assert_eq!(names.lines().count(), 40, "{names}");
+        let one = k
+            .run(&format!(
+                "get configmaps -o jsonpath={{.items[39].data.text}}{flags}"
+            ))
+            .await;
+        assert_eq!(one, text);
+    }
+}

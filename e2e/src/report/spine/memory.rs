@@ -87,9 +87,6 @@ fn agent(cluster: &Cluster) -> Result<f64> {
 }
 
 fn server(cluster: &Cluster) -> Result<f64> {
-    let pid = std::fs::read_to_string(cluster.data().join("server.pid"))?;
-    resident(&std::fs::read_to_string(format!(
-        "/proc/{}/status",
-        pid.trim()
-    ))?)
+    let pid = cluster.server_pid()?;
+    resident(&std::fs::read_to_string(format!("/proc/{pid}/status"))?)
 }

@@ -4,8 +4,10 @@
 
 pub(crate) mod accept;
 mod failure;
+mod gzip;
 
 pub use failure::Failure;
+pub(crate) use gzip::json_packed;
 
 use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -127,5 +127,5 @@ pub(crate) async fn list(
             metadata["remainingItemCount"] = json!(remaining);
         }
     }
-    Ok(answer::json(200, renderer.list(&objects, metadata)))
+    Ok(answer::json_packed(headers, renderer.list(&objects, metadata)).await)
 }

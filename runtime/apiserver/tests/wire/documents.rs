@@ -77,3 +77,23 @@ async fn an_image_is_sent_by_the_digest_in_its_status_and_resumed() {
         .await;
     assert_eq!((rest.code, rest.body), (206, json!(789)));
 }
+
+#[tokio::test]
+async fn a_large_list_is_packed_for_who_takes_it_so() {
+    let running = Running::start().await;
+    let ask = admin(&running);
+    for i in 0..40 {
+        let map =
+            json!({"metadata": {"name": format!("m{i}")}, "data": {"text": "words ".repeat(1000)}});
+        assert_eq!(ask.post(MAPS, &map).await.code, 201);
+    }
+    let gzip = [("accept-encoding", "gzip")];
+    let packed = ask.send(Method::GET, MAPS, &gzip, Body::empty()).await;
+    assert_eq!(packed.headers[header::CONTENT_ENCODING], "gzip");
+    assert_eq!(packed.headers[header::CONTENT_TYPE], "application/json");
+    let plain = ask.get(MAPS).await;
+    assert!(!plain.headers.contains_key(header::CONTENT_ENCODING));
+    let one = format!("{MAPS}?limit=1");
+    let small = ask.send(Method::GET, &one, &gzip, Body::empty()).await;
+    assert!(!small.headers.contains_key(header::CONTENT_ENCODING));
+}

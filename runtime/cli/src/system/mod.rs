@@ -54,7 +54,7 @@ impl Site {
             cache_dir: self.cache_dir.clone(),
         })
     }
-    /// The server's process id, while it runs.
+    /// The server's process id and when that process began.
     pub fn pid_file(&self) -> PathBuf {
         self.data_dir.join("server.pid")
     }
@@ -65,16 +65,7 @@ impl Site {
     /// The process id of the running server, or `None`: a stale file names a process that is
     /// gone or is something else by now.
     pub fn running(&self) -> Option<i32> {
-        let pid: i32 = std::fs::read_to_string(self.pid_file())
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let mut words = line.split(|b| *b == 0);
-        let ours = words.next().is_some_and(|w| w.ends_with(b"skysail"))
-            && words.next() == Some(b"server");
-        ours.then_some(pid)
+        process::recorded(&std::fs::read_to_string(self.pid_file()).ok()?)
     }
 }
 

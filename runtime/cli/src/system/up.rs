@@ -131,7 +131,7 @@ async fn start_server(
             .stderr(log)
             .process_group(0);
         let child = command.spawn().context("starting the server")?;
-        std::fs::write(args.site.pid_file(), child.id().to_string())?;
+        std::fs::write(args.site.pid_file(), process::record(child.id()))?;
         journal.say(format!(
             "server {} started; its log is {}",
             child.id(),
