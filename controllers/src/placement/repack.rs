@@ -45,16 +45,29 @@ pub(super) fn repack(
     for unit in &possible {
         tightest(board, requests, unit, &mut found);
     }
-    if better(&found) {
+    let all = |found: &[Option<usize>]| {
+        let mut members = possible.iter().flat_map(|u| &u.members);
+        members.all(|m| found[*m].is_some())
+    };
+    if better(&found) && all(&found) {
         return Some(found);
     }
     board.back_to(mark);
-    let members: usize = possible.iter().map(|u| u.members.len()).sum();
-    if members * board.snapshot.hosts.len() > WIDTH {
+    let wanted: Vec<usize> = possible.iter().flat_map(|u| u.members.clone()).collect();
+    if wanted.len() * board.snapshot.hosts.len() <= WIDTH
+        && let Some(every) = search(board, requests, &wanted)
+    {
+        return Some(every);
+    }
+    if !better(&found) {
         return None;
     }
-    let wanted: Vec<usize> = possible.iter().flat_map(|u| u.members.clone()).collect();
-    search(board, requests, &wanted).filter(|found| better(found))
+    for (request, host) in requests.iter().zip(&found) {
+        if let (Ok(request), Some(host)) = (request, host) {
+            board.take(request, *host);
+        }
+    }
+    Some(found)
 }
 
 /// The largest share of the largest Host.
