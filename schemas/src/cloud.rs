@@ -57,6 +57,9 @@ pub struct CloudSpec {
     /// Settings of the ssh driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<SshSettings>,
+    /// Settings of the qemu driver; required with `driver: qemu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<QemuSettings>,
     /// Settings of the ec2 driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ec2: Option<Ec2Settings>,
@@ -85,6 +88,9 @@ pub enum Driver {
     Ec2,
     /// Hosts are servers of Hetzner Cloud.
     Hetzner,
+    /// Hosts are virtual machines on this machine, each with its own kernel: by KVM where
+    /// that works, emulated where it does not.
+    Qemu,
 }
 
 /// Where the credentials of a cloud are kept.
@@ -107,6 +113,15 @@ fn system_namespace() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct SandboxSettings {
     /// The cloud's private subnet, for example `10.1.0.0/24`. Two clouds may use the same one.
+    #[schemars(with = "String")]
+    pub subnet: Ipv4Net,
+}
+
+/// Settings of `driver: qemu`.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct QemuSettings {
+    /// The cloud's private subnet, for example `10.2.0.0/24`. Two clouds may use the same one.
     #[schemars(with = "String")]
     pub subnet: Ipv4Net,
 }
@@ -257,7 +272,22 @@ impl Validate for CloudSpec {
             old.map(|o| &o.driver),
             "make another Cloud",
         );
-        self.check_sandbox(old, errors);
+        let subnet = |settings: &Self| settings.sandbox.as_ref().map(|s| s.subnet);
+        subnet_of(
+            errors,
+            "sandbox",
+            self.driver == Driver::Sandbox,
+            subnet(self),
+            old.and_then(subnet),
+        );
+        let subnet = |settings: &Self| settings.qemu.as_ref().map(|s| s.subnet);
+        subnet_of(
+            errors,
+            "qemu",
+            self.driver == Driver::Qemu,
+            subnet(self),
+            old.and_then(subnet),
+        );
         self.check_ec2(old, errors);
         if self.driver != Driver::Ssh && self.ssh.is_some() {
             errors.push(Cause::Forbidden, "spec.ssh", "is for driver ssh only");
@@ -288,38 +318,6 @@ impl Validate for CloudSpec {
 }
 
 impl CloudSpec {
-    fn check_sandbox(&self, old: Option<&Self>, errors: &mut Errors) {
-        let Some(sandbox) = &self.sandbox else {
-            if self.driver == Driver::Sandbox {
-                errors.push(
-                    Cause::Required,
-                    "spec.sandbox",
-                    "driver sandbox needs a subnet, for example {subnet: 10.1.0.0/24}",
-                );
-            }
-            return;
-        };
-        if self.driver != Driver::Sandbox {
-            errors.push(
-                Cause::Forbidden,
-                "spec.sandbox",
-                "is for driver sandbox only",
-            );
-            return;
-        }
-        errors.check(
-            (16..=28).contains(&sandbox.subnet.prefix_len()),
-            "spec.sandbox.subnet",
-            "must be between /16 and /28",
-        );
-        errors.immutable(
-            "spec.sandbox",
-            sandbox,
-            old.and_then(|o| o.sandbox.as_ref()),
-            "make another Cloud",
-        );
-    }
-
     fn check_ec2(&self, old: Option<&Self>, errors: &mut Errors) {
         if self.driver != Driver::Ec2 {
             if self.ec2.is_some() {
@@ -359,5 +357,37 @@ impl CloudSpec {
                 format!("{text:?} must be a number that is not negative, for example \"0.0416\""),
             );
         }
+    }
+}
+
+/// Rules of the settings of a driver that makes its own subnet on this machine; `chosen` where it is the Cloud's driver.
+fn subnet_of(
+    errors: &mut Errors,
+    driver: &str,
+    chosen: bool,
+    subnet: Option<Ipv4Net>,
+    old: Option<Ipv4Net>,
+) {
+    let field = format!("spec.{driver}");
+    match (chosen, subnet) {
+        (true, None) => errors.push(
+            Cause::Required,
+            field,
+            format!("driver {driver} needs a subnet, for example {{subnet: 10.1.0.0/24}}"),
+        ),
+        (false, Some(_)) => errors.push(
+            Cause::Forbidden,
+            field,
+            format!("is for driver {driver} only"),
+        ),
+        (true, Some(subnet)) => {
+            errors.check(
+                (16..=28).contains(&subnet.prefix_len()),
+                &format!("{field}.subnet"),
+                "must be between /16 and /28",
+            );
+            errors.immutable(&field, &subnet, old.as_ref(), "make another Cloud");
+        }
+        (false, None) => {}
     }
 }

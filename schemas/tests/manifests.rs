@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skysail_schemas::{
-    Cloud, Container, ContainerSet, Host, Image, InstanceType, MachineType, Migration, Network,
-    kinds,
+    Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
+    Network, kinds,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,7 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
         "Network" => through::<Network>(object),
         "Container" => through::<Container>(object),
         "ContainerSet" => through::<ContainerSet>(object),
+        "HostPool" => through::<HostPool>(object),
         "Migration" => through::<Migration>(object),
         other => panic!("a manifest of kind {other}: add it here"),
     }

@@ -132,7 +132,13 @@ impl HostReconciler {
             }
             remote.close().await; // it broke: try another
         }
-        let remote = self.connect(host, machine).await?;
+        let remote = match self.connect(host, machine).await {
+            Err(ssh::Trouble::Unreachable(said)) => {
+                let said = said + &self.last_words(host, machine).await;
+                return Err(ssh::Trouble::Unreachable(said));
+            }
+            connected => connected?,
+        };
         let seen = remote
             .look(&probe::script())
             .await
@@ -143,6 +149,17 @@ impl HostReconciler {
             remote.close().await;
         }
         seen
+    }
+
+    /// What the machine said on its console, where its cloud knows it.
+    async fn last_words(&self, host: &Host, machine: &Machine) -> String {
+        let Ok(driver) = self.driver(host) else {
+            return String::new();
+        };
+        match driver.console(&machine.id).await {
+            Ok(said) if !said.is_empty() => format!("; the end of its console: {said}"),
+            _ => String::new(),
+        }
     }
 
     /// SHA-256 of the program that runs here; by a program, as a debug build of ours takes seconds.

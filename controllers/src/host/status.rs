@@ -22,6 +22,10 @@ const PARTS: [&str; 4] = ["Provisioned", "Reachable", "Bootstrapped", "AgentAliv
 const LOOK: Duration = Duration::from_secs(5);
 /// How often a machine that cannot be used is looked at: only its owner can mend it, and nothing tells us when.
 const MENDED: Duration = Duration::from_secs(5);
+/// How often a machine that boots is knocked at; longer and longer pauses would waste what its cloud was fast at.
+const BOOTS: Duration = Duration::from_secs(1);
+/// How long a first boot is believed in, in seconds.
+const YOUTH: i64 = 600;
 
 /// Says what is known.
 pub fn status(
@@ -71,7 +75,7 @@ pub fn status(
     condition::merge(&mut status.conditions, &[ready], generation, now);
     Outcome {
         status,
-        next: next(host, observed, report),
+        next: next(host, observed, report, now),
         notes,
     }
 }
@@ -309,7 +313,7 @@ fn leaving(observed: &Observed, report: &Report) -> Fact {
     )
 }
 
-fn next(host: &Host, observed: &Observed, report: &Report) -> Next {
+fn next(host: &Host, observed: &Observed, report: &Report, now: Timestamp) -> Next {
     if let Some((_, e)) = &report.failed {
         return patient(e);
     }
@@ -325,6 +329,9 @@ fn next(host: &Host, observed: &Observed, report: &Report) -> Next {
         return patient(e);
     }
     match (&observed.probe, observed.heartbeat) {
+        (Some(Err(Trouble::Unreachable(_))), Heartbeat::Never) if young(host, now) => {
+            Next::After(BOOTS)
+        }
         (Some(Err(Trouble::Unreachable(_) | Trouble::Failed(_))), _) => Next::Retry,
         (Some(Err(_)), _) => Next::After(MENDED),
         (Some(Ok(probe)), _) if usable(probe).is_err() => Next::After(MENDED),
@@ -335,6 +342,12 @@ fn next(host: &Host, observed: &Observed, report: &Report) -> Next {
         // A machine that was just made, or an agent that was just started: the answer is near.
         _ => Next::After(Duration::from_millis(200)),
     }
+}
+
+/// Whether the machine may still be booting for the first time.
+fn young(host: &Host, now: Timestamp) -> bool {
+    let created = host.meta().creation_timestamp.as_ref().map(|t| t.0);
+    created.is_some_and(|at| now.duration_since(at).as_secs() < YOUTH)
 }
 
 /// A refusal too is asked again now and then: what it waits for may not be an object.

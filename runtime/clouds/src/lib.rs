@@ -14,6 +14,7 @@ pub mod hetzner;
 mod https;
 pub mod mmdebstrap;
 pub mod open;
+pub mod qemu;
 pub mod sandbox;
 pub mod ssh;
 
@@ -52,6 +53,12 @@ pub trait Driver: Send + Sync {
     /// Gives the machine back with its disk and addresses. Idempotent: a machine that
     /// does not exist is success. Finished when it returns: nothing of it is left.
     async fn delete(&self, id: &str) -> Result<()>;
+
+    /// The last that the machine `id` said on its console, short enough for a condition: it
+    /// tells why a machine that runs answers nobody. Empty where that is not known.
+    async fn console(&self, _id: &str) -> Result<String> {
+        Ok(String::new())
+    }
 
     /// Removes what belongs to the cloud itself rather than to a machine (routers,
     /// networks). Idempotent. [`Error::Refused`] while machines are left.

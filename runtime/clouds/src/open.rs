@@ -1,6 +1,6 @@
 //! From a Cloud object to its driver: the one place that lists the drivers.
 
-use crate::{Driver, Error, Result, ec2, hetzner, sandbox, ssh};
+use crate::{Driver, Error, Result, ec2, hetzner, qemu, sandbox, ssh};
 use ipnet::Ipv4Net;
 use skysail_schemas::{cloud, host};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf};
@@ -89,6 +89,16 @@ pub fn cloud(account: &Account, site: &Site) -> Result<Box<dyn Driver>> {
                 ))
             })?;
             Ok(Box::new(sandbox::Sandbox::new(
+                name,
+                settings,
+                site.fabric.clone(),
+            )))
+        }
+        cloud::Driver::Qemu => {
+            let settings = spec.qemu.clone().ok_or_else(|| {
+                Error::Refused(format!("Cloud {name}: driver qemu needs spec.qemu.subnet"))
+            })?;
+            Ok(Box::new(qemu::Qemu::new(
                 name,
                 settings,
                 site.fabric.clone(),

@@ -2,7 +2,8 @@
 //!
 //! The sandbox is asked for real and needs root and `mmdebstrap`; without root its
 //! tests say so and pass. `SKYSAIL_CACHE` names a folder where the hosts' root
-//! filesystem is kept between runs.
+//! filesystem is kept between runs. Virtual machines are asked where `SKYSAIL_TEST_VM` is set,
+//! as `make test-vm` does, since emulated ones take minutes.
 #![allow(clippy::unwrap_used)]
 
 mod double;
@@ -16,11 +17,16 @@ use skysail_clouds::{
     sandbox::{Fabric, Settings},
 };
 use skysail_schemas::{
-    cloud::{CloudSpec, Driver as Kind, SandboxSettings, SshMachine, SshSettings},
+    cloud::{CloudSpec, Driver as Kind, QemuSettings, SandboxSettings, SshMachine, SshSettings},
     host::Resources,
     quantity::{Bytes, Cpu},
 };
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 fn order(name: &str, public_address: bool, key: &str) -> Order {
     Order {
@@ -136,6 +142,16 @@ fn sandbox(subnet: &str) -> CloudSpec {
     }
 }
 
+fn virtual_machines(subnet: &str) -> CloudSpec {
+    let subnet: Ipv4Net = subnet.parse().unwrap();
+    CloudSpec {
+        driver: Kind::Qemu,
+        sandbox: None,
+        qemu: Some(QemuSettings { subnet }),
+        ..sandbox("10.1.0.0/24")
+    }
+}
+
 fn inventory(machines: &[&str]) -> CloudSpec {
     let machine = |address: &&str| SshMachine {
         address: address.to_string(),
@@ -183,20 +199,27 @@ async fn ssh(machine: &Machine, key: &str, command: &str) -> String {
         .as_ref()
         .map(|p| format!("ProxyCommand={p}"));
     let destination = format!("{}@{}", machine.ssh.user, machine.ssh.address);
+    // An emulated machine boots for a minute, and answers in seconds on a busy machine.
+    let (patience, answer) = if std::env::var_os("SKYSAIL_TEST_VM").is_some() {
+        (Duration::from_secs(600), "-oConnectTimeout=30")
+    } else {
+        (Duration::from_secs(20), "-oConnectTimeout=2")
+    };
     let mut args = vec![
         "-i",
         key,
         "-oStrictHostKeyChecking=no",
         "-oUserKnownHostsFile=/dev/null",
         "-oBatchMode=yes",
-        "-oConnectTimeout=2",
+        answer,
         "-oLogLevel=ERROR",
     ];
     if let Some(proxy) = &proxy {
         args.extend(["-o", proxy]);
     }
     args.extend([destination.as_str(), command]);
-    for _ in 0..100 {
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
         let (ok, text) = output("ssh", &args);
         if ok {
             return text.trim().to_owned();
@@ -447,5 +470,61 @@ async fn sandbox_conforms_answers_ssh_heals_and_leaves_nothing() {
     Fabric::remove(&site.fabric).await.unwrap();
     Fabric::remove(&site.fabric).await.unwrap();
     assert_eq!(traces("cfa"), Vec::<String>::new());
+    assert!(!site.fabric.state_dir.exists());
+}
+
+#[tokio::test]
+async fn qemu_conforms_answers_ssh_heals_and_leaves_nothing() {
+    if std::env::var_os("SKYSAIL_TEST_VM").is_none() || !root() {
+        eprintln!("skipped: `make test-vm` asks virtual machines");
+        return;
+    }
+    let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+    let folder = tempfile::tempdir().unwrap();
+    let (key, public) = keypair(&folder);
+    let site = site("cfq", "198.18.246.0/24", &folder);
+    let spec = virtual_machines("10.1.0.0/24");
+    Fabric::remove(&site.fabric).await.unwrap();
+    let (driver, again) = (opened("box", &spec, &site), opened("box", &spec, &site));
+    let machines = conforms(&*driver, &*again, &public).await;
+    let (a, b) = (&machines[0], &machines[1]);
+    assert!(a.external.is_some() && b.external.is_none());
+    assert_eq!(ssh(a, &key, "hostname").await, "conf-a");
+    assert_eq!(ssh(b, &key, "hostname").await, "conf-b");
+    let ping = |to: String| format!("ping -c3 -W2 {to} >/dev/null && echo yes");
+    assert_eq!(
+        ssh(a, &key, &ping(b.internal.unwrap().to_string())).await,
+        "yes"
+    );
+    assert_eq!(
+        ssh(b, &key, &ping(site.fabric.gateway().to_string())).await,
+        "yes"
+    );
+    let size = ssh(a, &key, "df -B1 --output=size / | tail -n1").await;
+    assert!(size.parse::<u64>().unwrap() > 900 << 20, "{size}");
+    driver.delete(&b.id).await.unwrap();
+
+    // The power goes; the disk, the addresses and the identity stay.
+    let identity = "cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id";
+    let before = ssh(a, &key, identity).await;
+    ssh(a, &key, "echo kept >/root/mark; sync").await;
+    output(
+        "sh",
+        &[
+            "-c",
+            "kill -9 $(cat /sys/fs/cgroup/pids/skysail-cfq/conf-a/cgroup.procs /sys/fs/cgroup/skysail-cfq/conf-a/cgroup.procs 2>/dev/null)",
+        ],
+    );
+    while driver.get(&a.id).await.unwrap().state == State::Running {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let order = order("conf-a", true, &public);
+    assert_eq!(&driver.create(&order).await.unwrap(), a);
+    assert_eq!(ssh(a, &key, "cat /root/mark").await, "kept");
+    assert_eq!(ssh(a, &key, identity).await, before);
+
+    ends(&*driver, &machines).await;
+    Fabric::remove(&site.fabric).await.unwrap();
+    assert_eq!(traces("cfq"), Vec::<String>::new());
     assert!(!site.fabric.state_dir.exists());
 }

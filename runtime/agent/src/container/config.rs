@@ -56,6 +56,9 @@ pub fn render(
     set("lxc.console.rotate", &1);
     set("lxc.console.buffer.size", &"256KB");
     set("lxc.cap.drop", &DROPPED);
+    // A container that moves must find the same rules on every host, and not every host has AppArmor; where the
+    // kernel has it and its programs are absent, LXC's own default does not even start.
+    set("lxc.apparmor.profile", &"unconfined");
     if ids.is_none() {
         for (key, value) in devices(version) {
             set(key, &value);
@@ -204,6 +207,7 @@ lxc.console.size = 1MB
 lxc.console.rotate = 1
 lxc.console.buffer.size = 256KB
 lxc.cap.drop = mac_admin mac_override sys_module sys_rawio sys_time
+lxc.apparmor.profile = unconfined
 lxc.cgroup.memory.limit_in_bytes = 134217728
 lxc.cgroup.cpu.cfs_period_us = 100000
 lxc.cgroup.cpu.cfs_quota_us = 25000

@@ -77,7 +77,7 @@ async fn bought(site: &Site) -> Result<Vec<String>> {
     let client = super::up::client(&site.data_dir.join("admin.kubeconfig")).await?;
     let all = ListParams::default();
     let clouds = Api::<Cloud>::all(client.clone()).list(&all).await?;
-    let ours = |c: &&Cloud| matches!(c.spec.driver, Driver::Sandbox | Driver::Ssh);
+    let ours = |c: &&Cloud| matches!(c.spec.driver, Driver::Sandbox | Driver::Qemu | Driver::Ssh);
     let local: Vec<String> = clouds.iter().filter(ours).map(|c| c.name_any()).collect();
     let hosts = Api::<Host>::all(client).list(&all).await?;
     let costs = |host: &&Host| {

@@ -31,7 +31,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Whether everything of `host` is there: its process 1, its network namespace under
 /// its name, and the cable to the router.
-pub(super) async fn complete(settings: &Settings, host: &Host) -> Result<bool> {
+pub(crate) async fn complete(settings: &Settings, host: &Host) -> Result<bool> {
     let Some(init) = Group::open(&settings.group(&host.name))?.init() else {
         return Ok(false);
     };
@@ -43,25 +43,26 @@ pub(super) async fn complete(settings: &Settings, host: &Host) -> Result<bool> {
 }
 
 /// Whether the process `init` is in the network namespace that `file` names.
-fn same_namespace(init: i32, file: &Path) -> bool {
+pub(crate) fn same_namespace(init: i32, file: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     id(Path::new(&format!("/proc/{init}/ns/net"))).is_some_and(|own| id(file) == Some(own))
 }
 
-fn port(host: &Host) -> String {
+/// The machine's port on its cloud's bridge.
+pub(crate) fn port(host: &Host) -> String {
     format!("h-{}", short(&host.name))
 }
 
 /// Ends every process of the host `name` and takes its namespaces and groups away. Idempotent.
-pub(super) async fn stop(settings: &Settings, name: &str) -> Result<()> {
+pub(crate) async fn stop(settings: &Settings, name: &str) -> Result<()> {
     Group::open(&settings.group(name))?.remove().await?;
     namespace::remove(&settings.host(name)).await
 }
 
 /// Starts `host`, of which nothing runs; its router is there. Finished when its
 /// process 1 runs, a moment before sshd answers.
-pub(super) async fn start(settings: &Settings, router: &Router, host: &Host) -> Result<()> {
+pub(crate) async fn start(settings: &Settings, router: &Router, host: &Host) -> Result<()> {
     let folder = settings.records().machine(&host.name);
     prepare(&folder, router, host).map_err(|e| {
         Error::Transient(format!("machine {}: {}: {e}", host.name, folder.display()))
@@ -95,12 +96,21 @@ async fn plug(settings: &Settings, router: &Router, host: &Host) -> Result<()> {
 }
 
 /// A locally administered address that stays the same over restarts.
-fn mac(host: &Host) -> String {
+pub(crate) fn mac(host: &Host) -> String {
     let hash = Sha256::digest(format!("{}/{}", host.cloud, host.name));
     format!(
         "02:5b:{:02x}:{:02x}:{:02x}:{:02x}",
         hash[0], hash[1], hash[2], hash[3]
     )
+}
+
+/// What the machine's `/etc/machine-id` says.
+pub(crate) fn machine_id(host: &Host) -> String {
+    Sha256::digest(format!("machine-id {} {}", host.cloud, host.name))
+        .iter()
+        .take(16)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// The machine's folder, with what its own layer has from the start.
@@ -130,11 +140,6 @@ fn prepare(folder: &Path, router: &Router, host: &Host) -> io::Result<()> {
         host.name,
         gateway(router.subnet)
     );
-    let machine_id: String = Sha256::digest(format!("machine-id {} {}", host.cloud, host.name))
-        .iter()
-        .take(16)
-        .map(|b| format!("{b:02x}"))
-        .collect();
     place(
         &upper.join("etc/hostname"),
         0o644,
@@ -145,7 +150,7 @@ fn prepare(folder: &Path, router: &Router, host: &Host) -> io::Result<()> {
     place(
         &upper.join("etc/machine-id"),
         0o444,
-        &format!("{machine_id}\n"),
+        &format!("{}\n", machine_id(host)),
     )?;
     place(&upper.join("etc/skysail/services.d/sshd"), 0o755, SSHD)?;
     place(&upper.join("usr/sbin/skysail-init"), 0o755, INIT)?;

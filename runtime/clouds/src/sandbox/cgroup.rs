@@ -117,7 +117,7 @@ impl Group {
         }
     }
 
-    /// Makes the group with its limits. Idempotent. A limit that the kernel refuses is
+    /// Makes the group with its limits; zero is none. Idempotent. A limit that the kernel refuses is
     /// logged and left out: a host with less isolation is better than none here.
     pub fn make(&self, limits: &Resources) -> Result<()> {
         let v2 = self.only_unified().is_some();
@@ -147,8 +147,12 @@ impl Group {
                         "+cpu +memory +pids +io +cpuset",
                     );
                 }
-                attempt(&dir.join("cpu.max"), &format!("{quota} 100000"));
-                attempt(&dir.join("memory.max"), &memory.to_string());
+                if quota > 0 {
+                    attempt(&dir.join("cpu.max"), &format!("{quota} 100000"));
+                }
+                if memory > 0 {
+                    attempt(&dir.join("memory.max"), &memory.to_string());
+                }
             }
         }
         Ok(())

@@ -36,26 +36,26 @@ impl Settings {
     pub fn gateway(&self) -> Ipv4Addr {
         gateway(self.block)
     }
-    pub(super) fn records(&self) -> Records {
+    pub(crate) fn records(&self) -> Records {
         Records::new(&self.state_dir)
     }
-    pub(super) fn fabric(&self) -> String {
+    pub(crate) fn fabric(&self) -> String {
         format!("{}-fabric", self.instance)
     }
-    pub(super) fn router(&self, cloud: &str) -> String {
+    pub(crate) fn router(&self, cloud: &str) -> String {
         format!("{}-r-{cloud}", self.instance)
     }
-    pub(super) fn host(&self, host: &str) -> String {
+    pub(crate) fn host(&self, host: &str) -> String {
         format!("{}-h-{host}", self.instance)
     }
-    pub(super) fn group(&self, host: &str) -> String {
+    pub(crate) fn group(&self, host: &str) -> String {
         format!("skysail-{}/{host}", self.instance)
     }
     fn uplink(&self) -> String {
         format!("{}-up", self.instance)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let name = &self.instance;
         let plain = name
             .bytes()
@@ -103,7 +103,7 @@ impl Fabric {
     }
 
     /// The same for who holds the lock.
-    pub(super) async fn ensure_locked(settings: &Settings) -> Result<()> {
+    pub(crate) async fn ensure_locked(settings: &Settings) -> Result<()> {
         let (fabric, uplink) = (settings.fabric(), settings.uplink());
         namespace::ensure(&fabric).await?;
         namespace::parameters(
@@ -171,7 +171,7 @@ impl Fabric {
 
 /// Makes the router of `router.cloud` with the cables to `hosts`, the machines of that
 /// cloud, and programs its NAT for them. Idempotent; the fabric must exist.
-pub(super) async fn ensure_router(
+pub(crate) async fn ensure_router(
     settings: &Settings,
     router: &Router,
     hosts: &[Host],
@@ -254,7 +254,7 @@ fn ruleset(hosts: &[Host]) -> String {
 }
 
 /// Takes the router of `cloud` away. Idempotent.
-pub(super) async fn remove_router(settings: &Settings, cloud: &str) -> Result<()> {
+pub(crate) async fn remove_router(settings: &Settings, cloud: &str) -> Result<()> {
     namespace::remove(&settings.router(cloud)).await?;
     let (fabric, port) = (settings.fabric(), format!("r-{}", short(cloud)));
     if namespace::has_link(Some(&fabric), &port).await {

@@ -14,9 +14,9 @@ use std::{
 };
 
 /// The distribution's release.
-const SUITE: &str = "trixie";
+pub(crate) const SUITE: &str = "trixie";
 /// What a host needs before the agent comes.
-const PACKAGES: &[&str] = &[
+pub(crate) const PACKAGES: &[&str] = &[
     "bash",
     "ca-certificates",
     "criu",
@@ -42,7 +42,7 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 /// No manuals and translations; no recommended packages; host keys are each host's own.
-const OPTIONS: &[&str] = &[
+pub(crate) const OPTIONS: &[&str] = &[
     "--variant=apt",
     "--mode=root",
     "--format=directory",
@@ -92,7 +92,8 @@ pub async fn ensure(cache_dir: &Path, progress: impl Fn(&str) + Send + Sync) -> 
     Ok(root)
 }
 
-async fn wait_for(
+/// The lock of who builds; another process's build is waited for.
+pub(crate) async fn wait_for(
     path: PathBuf,
     progress: &(impl Fn(&str) + Send + Sync),
 ) -> Result<Flock<fs::File>> {
