@@ -236,9 +236,9 @@ impl Validate for MigrationSpec {
             );
         }
         errors.check(
-            self.bandwidth.is_none_or(|b| b.0 >= 8_000),
+            self.bandwidth.is_none_or(|b| b.0 >= 1_000_000),
             "spec.bandwidth",
-            "must be at least 8k (bits per second)",
+            "must be at least 1M (bits per second)",
         );
         errors.check(
             self.freeze_budget.is_none_or(|b| b.0 > 0),

@@ -17,6 +17,7 @@ pub mod container;
 pub mod credential;
 pub mod heartbeat;
 pub mod image;
+pub mod migration;
 pub mod network;
 pub mod ports;
 pub mod sessions;
@@ -56,6 +57,9 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Addresses that containers may never reach: the API server's.
     pub protected: Vec<IpAddr>,
+    /// Where the certificate is by which other hosts' agents know this one, renewed in time; without it no container
+    /// moves from or to here.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Settings {
@@ -93,6 +97,7 @@ impl Settings {
             client,
             data_dir: data_dir.to_owned(),
             protected,
+            kubeconfig: Some(kubeconfig.to_owned()),
         })
     }
 }
@@ -141,6 +146,7 @@ pub async fn serve(
         host,
         client,
         data_dir,
+        kubeconfig,
         ..
     } = settings;
     let unusable = |e: std::io::Error| {
@@ -155,6 +161,7 @@ pub async fn serve(
     let paths = Paths::new(&data_dir);
     let layers = Layers::open(paths.clone()).await.map_err(unusable)?;
     let site = Arc::new(Site::open(paths, images, layers, plane, alarms));
+    let on_their_way = migration::open(&data_dir, &site).map_err(unusable)?;
 
     let mine = watcher::Config::default().fields(&format!("status.host={host}"));
     let containers: Arc<Cache<Container>> = Cache::start(&client, mine, shutdown.clone());
@@ -167,6 +174,18 @@ pub async fn serve(
         Containers::new(site.clone(), ports.clone()),
         containers.clone(),
         wake,
+    );
+    let moves = migration::run(
+        migration::Settings {
+            host: host.clone(),
+            client: client.clone(),
+            data: data_dir.clone(),
+            kubeconfig,
+        },
+        on_their_way,
+        site.clone(),
+        containers.clone(),
+        shutdown.clone(),
     );
     let of_port = |p: &Port, _: &Cache<Container>| {
         vec![
@@ -198,6 +217,7 @@ pub async fn serve(
         heartbeat.report(shutdown.clone()),
         site.images.keep_tidy(used, shutdown.clone()),
         sessions,
+        moves,
     );
     Ok(())
 }

@@ -130,11 +130,14 @@ impl Keeper {
         let listed = self.listed.load(Ordering::Acquire);
         let desired = match self.find(id).filter(|_| listed) {
             Some(container) => self.containers.desired(&container),
+            // A migration decides what becomes of it.
+            None if self.site.is_held(id, &record.desired) => return Ok(()),
             None if listed => return self.leave(id).await,
             None => record.desired,
         };
         if desired.removed {
             // The loop sees to it: a removal ends with the object's finalizer.
+            self.wake(id);
             return Ok(());
         }
         let seen = self.site.see(id, &desired).await?;
@@ -148,15 +151,19 @@ impl Keeper {
         }
         let report = apply::apply(&self.site, id, &desired, &plan).await;
         tracing::info!(container = %id, ?plan, failed = ?report.steps.first_failure(), "kept");
+        self.wake(id);
+        match report.steps.first_failure() {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn wake(&self, id: &Id) {
         // Nobody listens only when the agent ends.
         let _ = self.wake.unbounded_send((
             Key::new(&id.name).within(&id.namespace),
             "the host changed".to_owned(),
         ));
-        match report.steps.first_failure() {
-            Some((_, error)) => Err(error.clone()),
-            None => Ok(()),
-        }
     }
 
     /// The control plane listed what this host has, and this is not in it.

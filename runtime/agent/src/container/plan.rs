@@ -55,6 +55,8 @@ pub struct Seen {
     pub anything: bool,
     /// What stands against moving it live; none if it does not run or was not looked at.
     pub obstacles: Option<Vec<Obstacle>>,
+    /// Whether a migration has it in its hands.
+    pub held: bool,
 }
 
 /// One step.
@@ -143,6 +145,11 @@ pub fn delay(failures: u32) -> SignedDuration {
 /// What is to be done so that what was `seen` becomes as `desired`.
 pub fn plan(desired: &Desired, seen: &Seen, now: Timestamp) -> Plan {
     let (old, mut plan) = (&seen.record.desired, Plan::default());
+    if seen.held {
+        let message =
+            "it stands still while it moves to another host; its Migration says how far that is";
+        return plan.wait("Migrating", message, None);
+    }
     if !old.uid.is_empty() && old.uid != desired.uid {
         // What is here belongs to an earlier container of the same name.
         plan.steps = removal(seen, true);

@@ -51,6 +51,9 @@ pub struct Site {
     known: Mutex<HashMap<Id, Known>>,
     ids: Mutex<BTreeSet<u32>>,
     running: watch::Sender<u32>,
+    /// Containers that are on their way to or from another host, or have left: by uid, with the last epoch at which
+    /// they are left alone.
+    holds: Mutex<HashMap<Id, (String, u64)>>,
 }
 
 #[derive(Default)]
@@ -102,7 +105,33 @@ impl Site {
             known: Mutex::new(known),
             ids: Mutex::new(ids),
             running,
+            holds: Mutex::default(),
         }
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<Id, (String, u64)>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nothing is done for a container at `epoch` or an older one; only a migration does. It stays so
+    /// when the container has left: what is still known of it here may be old.
+    pub fn hold(&self, id: &Id, uid: &str, epoch: u64) {
+        self.holds().insert(id.clone(), (uid.to_owned(), epoch));
+    }
+
+    /// Ends [`Self::hold`], and has the container looked at.
+    pub fn release(&self, id: &Id) {
+        if self.holds().remove(id).is_some() {
+            // Nobody listens only when the agent ends.
+            let _ = self.alarms.send(id.clone());
+        }
+    }
+
+    /// Whether a migration has the container, as it is described, in its hands.
+    pub fn is_held(&self, id: &Id, desired: &Desired) -> bool {
+        let holds = self.holds();
+        let held = holds.get(id);
+        held.is_some_and(|(uid, epoch)| *uid == desired.uid && desired.epoch <= *epoch)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Id, Known>> {
@@ -243,6 +272,7 @@ impl Site {
             connected,
             limits_bandwidth: self.plane.limits_bandwidth(),
             anything,
+            held: self.is_held(id, desired),
         })
     }
 

@@ -61,6 +61,7 @@ fn nothing() -> Seen {
         connected: false,
         limits_bandwidth: true,
         anything: false,
+        held: false,
     }
 }
 
@@ -180,6 +181,7 @@ fn deletion_leaves_nothing_from_any_state() {
         converge(&desired(), nothing(), T0),
         Seen {
             anything: true,
+            held: false,
             root: true,
             ..nothing()
         },

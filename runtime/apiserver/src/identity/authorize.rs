@@ -3,7 +3,7 @@
 //! The rules are few and fixed: administrators may do everything, a host's agent
 //! only what concerns its host, everybody else nothing.
 
-use super::Identity;
+use super::{Identity, moving};
 use crate::answer::Failure;
 use crate::kinds::Kind;
 use crate::request::Call;
@@ -23,6 +23,7 @@ pub(crate) fn may(identity: &Identity, call: &Call<'_>, cache: &Cache) -> bool {
     match (call.kind.group.as_str(), call.kind.plural.as_str()) {
         ("skysail.dev", "containers") => container(host, call, cache),
         ("skysail.dev", "ports") => port(host, call, cache),
+        ("skysail.dev", "migrations") => migration(host, call, cache),
         ("skysail.dev", "images") => image(call),
         ("skysail.dev", "hosts") => own_host(host, call),
         ("coordination.k8s.io", "leases") => {
@@ -67,10 +68,31 @@ pub(crate) fn may_create_named(identity: &Identity, kind: &Kind, name: &str) -> 
     }
 }
 
-/// Containers: those bound to the host, and of them only status and finalizers (see [`may_change`]).
+/// Migrations from and to the host; of them only how far they are (see [`may_change`]).
+fn migration(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
+    match (call.verb, call.subresource) {
+        ("list" | "watch", "") => {
+            field_is(call, "status.source", host) || field_is(call, "status.target", host)
+        }
+        ("get", "" | "status") | ("update" | "patch", "status") => {
+            let object = cache.get(&call.kind.key(call.namespace, call.name));
+            object.is_some_and(|o| moving::is_of(&o.value, host))
+        }
+        _ => false,
+    }
+}
+
+/// Containers: those bound to the host, and of them only status and finalizers (see [`may_change`]); and to read,
+/// those that are on their way from or to it.
 fn container(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
     match call.verb {
         "list" | "watch" => field_is(call, "status.host", host),
+        "get"
+            if call.subresource.is_empty()
+                && moving::concerns(cache, call.namespace, call.name, host) =>
+        {
+            true
+        }
         "get" | "update" | "patch" if matches!(call.subresource, "" | "status") => {
             let object = cache.get(&call.kind.key(call.namespace, call.name));
             object.is_some_and(|o| o.value["status"]["host"] == host)
@@ -79,16 +101,26 @@ fn container(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
     }
 }
 
-/// Whether an agent's write through the main endpoint touches only what it may: finalizers.
+/// Whether an agent's write touches only what it may: through the main endpoint finalizers; of a status what is
+/// the agent's to say.
 pub(crate) fn may_change(
     identity: &Identity,
     kind: &Kind,
     subresource: &str,
-    old: &Value,
-    new: &Value,
+    (old, new): (&Value, &Value),
+    cache: &Cache,
 ) -> bool {
-    if identity.is_admin() || kind.plural != "containers" || subresource == "status" {
+    if identity.is_admin() {
         return true;
+    }
+    let host = identity.host_name().unwrap_or_default();
+    match (kind.plural.as_str(), subresource) {
+        ("containers", "status") => {
+            return moving::may_change_container(cache, host, old, new);
+        }
+        ("migrations", "status") => return moving::may_change_migration(host, old, new),
+        ("containers", _) => {}
+        _ => return true,
     }
     let strip = |object: &Value| {
         let mut object = object.clone();
@@ -114,13 +146,17 @@ fn port(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
     if field_is(call, "spec.location.host", host) {
         return true;
     }
+    if let Some(container) = exact(call, "spec.container") {
+        return moving::arrives(cache, call.namespace, &container, host);
+    }
     let Some(vni) = exact(call, "spec.vni").and_then(|vni| vni.parse::<u64>().ok()) else {
         return false;
     };
     let ports = cache.range(&call.kind.prefix());
-    ports
+    let carried = ports
         .iter()
-        .any(|p| p.value["spec"]["location"]["host"] == host && p.value["spec"]["vni"] == vni)
+        .any(|p| p.value["spec"]["location"]["host"] == host && p.value["spec"]["vni"] == vni);
+    carried || moving::brings(cache, vni, host)
 }
 
 fn image(call: &Call<'_>) -> bool {

@@ -6,6 +6,7 @@
 
 pub(crate) mod authorize;
 mod kubeconfig;
+mod moving;
 pub(crate) mod pki;
 pub(crate) mod reviews;
 

@@ -35,7 +35,7 @@ pub(crate) async fn modify(
     for _ in 0..ATTEMPTS {
         let object = state.current(kind, call.namespace, call.name).await?;
         let old = view(kind, &object);
-        let (new, warnings) = next_state(call, how, &old, make(&old)?)?;
+        let (new, warnings) = next_state(state, call, how, &old, make(&old)?)?;
         let Some(new) = new else {
             return Ok(Outcome {
                 code: 200,
@@ -85,6 +85,7 @@ pub(crate) async fn modify(
 
 /// The object to write, `None` if nothing changes.
 fn next_state(
+    state: &State,
     call: &Call<'_>,
     how: &Modify<'_>,
     old: &Value,
@@ -107,11 +108,12 @@ fn next_state(
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
     admission::complete(kind, Some(old), &mut new)?;
     admission::raise_generation(kind, old, &mut new);
-    if !authorize::may_change(how.identity, kind, call.subresource, old, &new) {
+    let change = (old, &new);
+    if !authorize::may_change(how.identity, kind, call.subresource, change, &state.cache) {
         return Err(Failure::forbidden_object(
             kind,
             call.name,
-            "an agent may change only status and finalizers",
+            "an agent may change only finalizers and its own part of a status",
         ));
     }
     if !how.options.applies {

@@ -107,3 +107,68 @@ async fn an_agent_sees_the_ports_of_networks_that_it_carries_and_renews_its_own_
     assert_eq!(agent.post(leases, &lease("h2")).await.code, 403);
     assert_eq!(agent.get(leases).await.code, 403);
 }
+
+#[tokio::test]
+async fn a_migration_lets_its_source_name_the_target_as_owner_once_and_its_target_look() {
+    let running = Running::start().await;
+    let ask = admin(&running);
+    let base = "/apis/skysail.dev/v1alpha1/namespaces/default";
+    let container = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "Container",
+        "metadata": {"name": "c"}, "spec": {"image": "i", "instanceType": "t"}});
+    let made = ask.post(&format!("{base}/containers"), &container).await;
+    let uid = made.body["metadata"]["uid"].clone();
+    let placed = json!({"status": {"host": "h1", "epoch": 4}});
+    let status = format!("{base}/containers/c/status");
+    assert_eq!(ask.merge(&status, &placed).await.code, 200);
+    let agent = |host: &str| Ask {
+        running: &running,
+        identity: Some(Identity::host(host)),
+    };
+    let moved = json!({"status": {"host": "h2", "epoch": 5}});
+    assert_eq!(agent("h1").merge(&status, &moved).await.code, 403);
+    assert_eq!(
+        agent("h2").get(&format!("{base}/containers/c")).await.code,
+        403
+    );
+
+    let migration = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "Migration",
+        "metadata": {"name": "m"}, "spec": {"container": "c"}});
+    let made = ask.post(&format!("{base}/migrations"), &migration).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let accepted = json!({"status": {"phase": "Preparing", "source": "h1", "target": "h2", "epoch": 4,
+        "containerUid": uid}});
+    let of = format!("{base}/migrations/m/status");
+    assert_eq!(ask.merge(&of, &accepted).await.code, 200);
+
+    // Both look at it and say how far it is; neither says what is to be done; no other host sees it.
+    let list = "/apis/skysail.dev/v1alpha1/migrations?fieldSelector=status.target%3D";
+    assert_eq!(agent("h2").get(&format!("{list}h2")).await.code, 200);
+    assert_eq!(agent("h3").get(&format!("{list}h2")).await.code, 403);
+    let far = json!({"status": {"phase": "Copying"}});
+    assert_eq!(agent("h1").merge(&of, &far).await.code, 200);
+    assert_eq!(agent("h3").merge(&of, &far).await.code, 403);
+    let other = json!({"status": {"target": "h3"}});
+    assert_eq!(agent("h1").merge(&of, &other).await.code, 403);
+
+    let get = format!("{base}/containers/c");
+    assert_eq!(agent("h2").get(&get).await.code, 200);
+    assert_eq!(agent("h3").get(&get).await.code, 403);
+    let ports = format!("{base}/ports?fieldSelector=spec.container%3Dc");
+    assert_eq!(agent("h2").get(&ports).await.code, 200);
+    assert_eq!(agent("h1").get(&ports).await.code, 403);
+
+    for wrong in [
+        json!({"status": {"host": "h3", "epoch": 5}}),
+        json!({"status": {"host": "h2", "epoch": 6}}),
+        json!({"status": {"host": "h2", "epoch": 5, "allocation": {"cpu": "64"}}}),
+    ] {
+        assert_eq!(
+            agent("h1").merge(&status, &wrong).await.code,
+            403,
+            "{wrong}"
+        );
+    }
+    assert_eq!(agent("h2").merge(&status, &moved).await.code, 403);
+    assert_eq!(agent("h1").merge(&status, &moved).await.code, 200);
+    assert_eq!(agent("h1").merge(&status, &placed).await.code, 403);
+}

@@ -75,6 +75,12 @@ impl Ask<'_> {
     async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, &[], body.to_string()).await
     }
+
+    async fn merge(&self, path: &str, body: &Value) -> Answer {
+        let merge = ("content-type", "application/merge-patch+json");
+        self.send(Method::PATCH, path, &[merge], body.to_string())
+            .await
+    }
 }
 
 fn admin(running: &Running) -> Ask<'_> {

@@ -11,6 +11,7 @@ pub mod drain;
 pub mod exec;
 pub mod get;
 pub mod logs;
+pub mod migrate;
 pub mod plan;
 pub mod top;
 pub mod version;
@@ -52,6 +53,8 @@ pub enum Verb {
     Uncordon(cordon::Cordon),
     /// Move everything away from hosts
     Drain(drain::Drain),
+    /// Move a container to another host
+    Migrate(migrate::Migrate),
 }
 
 /// Runs a verb; its exit code.
@@ -76,5 +79,6 @@ pub async fn run(verb: Verb, kubeconfig: Option<&Path>) -> Result<i32> {
         Verb::Cordon(args) => cordon::run(&client, &args, true).await.map(|()| 0),
         Verb::Uncordon(args) => cordon::run(&client, &args, false).await.map(|()| 0),
         Verb::Drain(args) => drain::run(&client, &args).await.map(|()| 0),
+        Verb::Migrate(args) => migrate::run(&client, &namespace, args).await.map(|()| 0),
     }
 }

@@ -1,0 +1,57 @@
+//! Moves of containers, end to end: two clouds, three hosts, and agents and servers that are killed at every step.
+
+mod faults;
+mod mover;
+mod moves;
+mod refusals;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use skysail_e2e::Cluster;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// A case: its name is a sentence.
+pub type Case = (&'static str, fn(&Cluster) -> anyhow::Result<()>);
+
+fn up() -> anyhow::Result<Cluster> {
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
+    let manifests = tempfile::tempdir()?;
+    for file in ["10-clouds.yaml", "30-image.yaml"] {
+        std::fs::copy(quickstart.join(file), manifests.path().join(file))?;
+    }
+    std::fs::write(manifests.path().join("rest.yaml"), mover::MANIFESTS)?;
+    Cluster::up("e2emig", manifests.path())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let cases: Vec<Case> = [moves::CASES, refusals::CASES, faults::CASES].concat();
+    if arguments.list {
+        let trials = cases
+            .into_iter()
+            .map(|(name, _)| Trial::test(name, || Ok(())))
+            .collect();
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    let cluster = match up() {
+        Ok(cluster) => Arc::new(cluster),
+        Err(e) => {
+            eprintln!("the system did not come up: {e:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = cases
+        .into_iter()
+        .map(|(name, case)| {
+            let cluster = Arc::clone(&cluster);
+            Trial::test(name, move || {
+                case(&cluster).map_err(|e| Failed::from(format!("{e:#}")))
+            })
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(cluster); // `exit_code` does not unwind: remove the system first
+    conclusion.exit_code()
+}

@@ -1,0 +1,83 @@
+//! Moves that nothing disturbs.
+
+use crate::Case;
+use crate::mover::Mover;
+use anyhow::{Result, ensure};
+use serde_json::json;
+use skysail_e2e::Cluster;
+
+pub const CASES: &[Case] = &[
+    ("a_container_moves_cold_within_a_cloud", within),
+    ("a_container_moves_cold_to_another_cloud_and_back", between),
+    ("migrate_shows_how_far_it_is_and_what_it_took", cli),
+];
+
+fn within(cluster: &Cluster) -> Result<()> {
+    Mover::with(cluster, "within", "east-1", |mover| {
+        let before = mover.object()?["status"]["addresses"].clone();
+        let status = mover.moves("w", json!({"mode": "Cold", "target": {"host": "east-2"}}))?;
+        ensure!(
+            status["freeze"].is_string() && status["total"].is_string(),
+            "{status}"
+        );
+        ensure!(mover.host()? == "east-2", "{}", mover.host()?);
+        let after = mover.object()?["status"].clone();
+        ensure!(
+            after["addresses"] == before && after["epoch"] == 2,
+            "{after}"
+        );
+        ensure!(after["lastMigration"]["moved"] == true, "{after}");
+        mover.is_whole()
+    })
+}
+
+fn between(cluster: &Cluster) -> Result<()> {
+    Mover::with(cluster, "between", "east-2", |mover| {
+        for (i, cloud) in ["west", "east", "west"].iter().enumerate() {
+            let spec = json!({"mode": "Cold", "target": {"cloud": cloud}});
+            mover.moves(&format!("b{i}"), spec)?;
+            ensure!(mover.host()?.starts_with(cloud), "{}", mover.host()?);
+            mover.is_whole()?;
+        }
+        Ok(())
+    })
+}
+
+fn cli(cluster: &Cluster) -> Result<()> {
+    Mover::with(cluster, "cli", "east-1", |mover| {
+        let ask = [
+            "migrate",
+            "container",
+            "cli",
+            "-n",
+            "acme",
+            "--to-cloud",
+            "west",
+            "--cold",
+        ];
+        let tried = cluster
+            .skysail(&[&ask[..], &["--dry-run"]].concat())?
+            .ok()?;
+        ensure!(
+            tried.contains("would be created") && mover.host()? == "east-1",
+            "{tried}"
+        );
+        let done = cluster.skysail(&[&ask[..], &["--wait"]].concat())?;
+        ensure!(
+            done.stderr.contains("Freezing east-1 -> west-1"),
+            "{}",
+            done.stderr
+        );
+        let said = done.ok()?;
+        ensure!(
+            said.contains("from east-1 to west-1, Cold: stood still"),
+            "{said}"
+        );
+        let refused = cluster.skysail(&[&ask[..], &["--wait"]].concat())?;
+        ensure!(
+            refused.code == Some(1) && refused.stderr.contains("AlreadyThere"),
+            "{refused:?}"
+        );
+        mover.is_whole()
+    })
+}

@@ -1,0 +1,168 @@
+//! What the API is told of a container that leaves.
+
+use super::Leave;
+use crate::migration::api::advance;
+use crate::migration::machine::{Source, SourceEvent, Why};
+use crate::migration::record::Record;
+use crate::migration::{Migrations, source_state};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use skysail_reconcile::Note;
+use skysail_schemas::condition::{Fact, merge};
+use skysail_schemas::duration::Span;
+use skysail_schemas::migration::{MigrationPhase, MigrationProgress, MigrationStatus};
+use skysail_schemas::quantity::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between two words of progress, and two attempts of the same thing.
+const AGAIN: Duration = Duration::from_millis(500);
+
+impl Leave {
+    /// Tells the phase without waiting for it.
+    pub(super) fn tell_soon(&mut self) {
+        let state = source_state(&self.record);
+        let (phase, message) = match state {
+            Source::Copying => (MigrationPhase::Copying, "files are copied while it runs"),
+            Source::Freezing | Source::Sending => (
+                MigrationPhase::Freezing,
+                "it stands still; what changed since is copied",
+            ),
+            Source::Committing { .. } | Source::Asking => {
+                (MigrationPhase::Committing, "the change of owner is written")
+            }
+            Source::Leaving => (MigrationPhase::Resuming, "the target starts it"),
+            Source::Clearing => (MigrationPhase::CleaningUp, "the source removes its files"),
+            _ => return,
+        };
+        let (api, record) = (self.all.api.clone(), self.record.clone());
+        let before = self.telling.take();
+        self.telling = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                before.abort();
+            }
+            let told = api.tell(&record, |status, generation, now| {
+                advance(status, phase, message, generation, now);
+                status.mode = Some(record.mode);
+            });
+            if let Err(error) = told.await {
+                tracing::debug!(%error, "a phase could not be told");
+            }
+        }));
+    }
+
+    /// Tells how far the copy is, until something else is told.
+    pub(super) fn tell_progress(&mut self, sent: Arc<AtomicU64>, expected: Arc<AtomicU64>) {
+        let (api, record, round) = (self.all.api.clone(), self.record.clone(), self.pass);
+        let phase = match source_state(&self.record) {
+            Source::Copying => MigrationPhase::Copying,
+            _ => return,
+        };
+        let before = self.telling.take();
+        self.telling = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                before.abort();
+            }
+            let (begun, start) = (Instant::now(), sent.load(Ordering::Relaxed));
+            loop {
+                let bytes = sent.load(Ordering::Relaxed);
+                let rate = (bytes - start) * 1000
+                    / u64::try_from(begun.elapsed().as_millis())
+                        .unwrap_or(1)
+                        .max(1);
+                let expected = expected.load(Ordering::Relaxed);
+                let left = expected.saturating_sub(bytes - start);
+                let progress = MigrationProgress {
+                    round,
+                    bytes: whole(bytes),
+                    expected: whole(expected),
+                    rate: whole(rate),
+                    remaining: (rate > 0).then(|| Span(left * 1000 / rate)),
+                };
+                let told = api.tell(&record, |status, generation, now| {
+                    advance(
+                        status,
+                        phase,
+                        "files are copied while it runs",
+                        generation,
+                        now,
+                    );
+                    status.progress = Some(progress.clone());
+                });
+                let _ = told.await;
+                sleep(AGAIN).await;
+            }
+        }));
+    }
+
+    /// Tells how it ended; not done before it is told.
+    pub(super) async fn tell(&mut self, end: Option<&Why>) -> SourceEvent {
+        if let Some(telling) = self.telling.take() {
+            telling.abort();
+        }
+        let record = self.record.clone();
+        let sent = self.sent.load(Ordering::Relaxed);
+        let (freeze, pass) = (self.ran_after, self.pass);
+        loop {
+            let told = self.all.api.tell(&record, |status, generation, now| {
+                finished(status, end, freeze, generation, now);
+                if sent > 0 {
+                    let progress = status.progress.get_or_insert_default();
+                    (progress.bytes, progress.round) = (whole(sent), pass);
+                    progress.remaining = None;
+                }
+            });
+            match told.await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(migration = record.name, %error, "the end of a migration could not be told; tried again");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+        if let Some(migration) = Migrations::find(&self.all.leaving, &record) {
+            let note = match end {
+                None => Note::normal("Moved", moved(&record)),
+                Some(why) => Note::warning(&why.reason, &why.message),
+            };
+            self.all.api.note(&migration, note).await;
+        }
+        SourceEvent::Done
+    }
+}
+
+fn moved(record: &Record) -> String {
+    format!("from {} to {}", record.source, record.target)
+}
+
+fn finished(
+    status: &mut MigrationStatus,
+    end: Option<&Why>,
+    freeze: Option<Span>,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    status.phase = end.map_or(MigrationPhase::Succeeded, Why::phase);
+    status.freeze = freeze.or(status.freeze);
+    status.finished_at = Some(Time(now));
+    if let (Some(begun), None) = (&status.started_at, end) {
+        let took = Duration::try_from(now.duration_since(begun.0)).unwrap_or_default();
+        status.total = Some(took.into());
+    }
+    let fact = match end {
+        None => {
+            let text = |name: &Option<String>| name.clone().unwrap_or_default();
+            let message = format!("from {} to {}", text(&status.source), text(&status.target));
+            Fact::yes("Succeeded", "Moved", message)
+        }
+        Some(why) => Fact::no("Succeeded", &why.reason, &why.message),
+    };
+    merge(&mut status.conditions, &[fact], generation, now);
+}
+
+/// Bytes up to whole KiB, which print short.
+fn whole(bytes: u64) -> Bytes {
+    Bytes(bytes.div_ceil(1024) << 10)
+}

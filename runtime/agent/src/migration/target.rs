@@ -1,0 +1,370 @@
+//! The half of a migration that takes the container.
+
+mod receive;
+
+use super::api::{Owner, advance};
+use super::machine::{Target, TargetEvent};
+use super::record::{Record, Role};
+use super::stream::{Frame, Lost, Message, Session};
+use super::{LOOK, Migrations, images, target_state, tls};
+use crate::checkpoint;
+use crate::container::apply;
+use crate::container::plan::{Plan, Step};
+use crate::container::record as container;
+use crate::container::site::Turn;
+use skysail_reconcile::Error;
+use skysail_schemas::migration::{MigrationMode, MigrationPhase, STREAM_PORT};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a source may take to say what it wants.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long a Migration that a source speaks of may take to be known here.
+const KNOWN: Duration = Duration::from_secs(10);
+/// Between two attempts of the same thing.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Takes connections of sources, for ever.
+pub async fn listen(all: Arc<Migrations>) {
+    if let Err(error) = all.identity() {
+        tracing::warn!(%error, "no container can move here");
+        return std::future::pending().await;
+    }
+    let listener = loop {
+        let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, STREAM_PORT)).await;
+        let bound = match both {
+            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, STREAM_PORT)).await,
+            bound => bound,
+        };
+        match bound {
+            Ok(listener) => break listener,
+            Err(error) => {
+                tracing::warn!(port = STREAM_PORT, %error, "no container can move here yet; tried again");
+                sleep(Duration::from_secs(5)).await;
+            }
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let all = all.clone();
+                tokio::spawn(async move {
+                    let greet = timeout(GREETING, greet(&all, stream)).await;
+                    match greet {
+                        Ok(Ok(greeted)) => take(all, greeted).await,
+                        Ok(Err(error)) => tracing::warn!(%peer, %error, "a connection is refused"),
+                        Err(_) => tracing::warn!(%peer, "a connection says nothing"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+/// A source that has said what it wants.
+struct Greeted {
+    peer: String,
+    session: Session,
+    namespace: String,
+    name: String,
+    uid: String,
+    mode: MigrationMode,
+}
+
+async fn greet(all: &Migrations, stream: TcpStream) -> io::Result<Greeted> {
+    stream.set_nodelay(true)?;
+    let connection = all.identity()?.acceptor().accept(stream).await?;
+    let peer = tls::host(connection.get_ref().1.peer_certificates());
+    let peer = peer.ok_or_else(|| io::Error::other("its certificate is no host's"))?;
+    let mut session = Session::new(connection, None);
+    match session.next().await {
+        Ok(Frame::Said(Message::Hello {
+            namespace,
+            name,
+            uid,
+            mode,
+        })) => Ok(Greeted {
+            peer,
+            session,
+            namespace,
+            name,
+            uid,
+            mode,
+        }),
+        _ => Err(io::Error::other("it did not say what it wants")),
+    }
+}
+
+/// Why a source is refused.
+struct No(&'static str, String);
+
+async fn take(all: Arc<Migrations>, greeted: Greeted) {
+    match admit(&all, &greeted).await {
+        Ok(record) => {
+            let mut arrive = Arrive {
+                all,
+                record,
+                session: Some(greeted.session),
+                turn: None,
+            };
+            let role = arrive.record.role.clone();
+            let all = arrive.all.clone();
+            all.settle(&mut arrive.record, role).await;
+            arrive.run().await;
+        }
+        Err(No(reason, message)) => {
+            tracing::warn!(peer = greeted.peer, reason, message, "a source is refused");
+            let reason = reason.to_owned();
+            let _ = greeted.session.say(Message::No { reason, message }).await;
+            // Until it has read that.
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+/// The Migration that a source speaks of, if it is to come from that source to here, and nobody has it in hand.
+async fn admit(all: &Migrations, greeted: &Greeted) -> Result<Record, No> {
+    let begun = Instant::now();
+    let record = loop {
+        let found = all.arriving.get(Some(&greeted.namespace), &greeted.name);
+        let found = found.filter(|m| m.metadata.uid.as_ref() == Some(&greeted.uid));
+        let open = found.filter(|m| m.status.as_ref().is_some_and(|s| !s.phase.is_finished()));
+        match open.and_then(|m| all.record(&m, Role::Target(Target::Receiving))) {
+            Some(record) => {
+                let mode = greeted.mode;
+                break Record { mode, ..record };
+            }
+            None if begun.elapsed() > KNOWN => {
+                let message = "the target's agent knows no such Migration".to_owned();
+                return Err(No("UnknownMigration", message));
+            }
+            None => sleep(LOOK).await,
+        }
+    };
+    if record.source != greeted.peer || record.target != all.host {
+        let message = format!("the Migration is not from {} to {}", greeted.peer, all.host);
+        return Err(No("WrongPeer", message));
+    }
+    // An earlier attempt may still be on its way out.
+    while !all.take(&record.uid, &record.container) {
+        if begun.elapsed() > KNOWN {
+            let message = "the target's agent has another attempt in hand".to_owned();
+            return Err(No("Busy", message));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(record)
+}
+
+/// Goes on with a migration after the agent was started again.
+pub async fn go_on(all: Arc<Migrations>, mut record: Record) {
+    let state = target_state(&record).next(TargetEvent::Restarted);
+    all.settle(&mut record, Role::Target(state)).await;
+    let session = None;
+    Arrive {
+        all,
+        record,
+        session,
+        turn: None,
+    }
+    .run()
+    .await;
+}
+
+/// One migration to here.
+struct Arrive {
+    all: Arc<Migrations>,
+    record: Record,
+    session: Option<Session>,
+    /// Nobody else acts on the container until it runs.
+    turn: Option<Turn>,
+}
+
+impl Arrive {
+    async fn run(mut self) {
+        loop {
+            let state = target_state(&self.record);
+            if self.turn.is_none() && !matches!(state, Target::Receiving | Target::Over) {
+                self.turn = Some(self.all.site.turn(&self.record.container).await);
+            }
+            if state == Target::Over {
+                self.turn = None;
+                let _ = std::fs::remove_dir_all(images(&self.record));
+            }
+            let event = match state {
+                Target::Receiving => self.receive().await,
+                Target::Prepared => self.wait().await,
+                Target::Starting => self.start().await,
+                Target::Discarding => self.discard().await,
+                Target::Over => {
+                    self.all.over(&self.record);
+                    // The source may come again.
+                    let record = &self.record;
+                    self.all.give_back(&record.uid, &record.container, true);
+                    return;
+                }
+            };
+            let all = self.all.clone();
+            all.settle(&mut self.record, Role::Target(state.next(event)))
+                .await;
+        }
+    }
+
+    async fn wait(&mut self) -> TargetEvent {
+        if let Some(session) = &self.session {
+            let _ = session.say(Message::Prepared).await;
+        }
+        self.all.arriving.ready().await;
+        self.all.containers.ready().await;
+        loop {
+            match &mut self.session {
+                Some(session) => match timeout(LOOK, session.next()).await {
+                    Ok(Err(Lost)) => self.session = None,
+                    // Said only after it is written.
+                    Ok(Ok(Frame::Said(Message::Go))) => return TargetEvent::Owner,
+                    Ok(Ok(_)) | Err(_) => {}
+                },
+                None => sleep(LOOK).await,
+            }
+            if self.all.is_owner(&self.record) {
+                return TargetEvent::Owner;
+            }
+            let known = Migrations::find(&self.all.arriving, &self.record);
+            let open =
+                known.is_some_and(|m| m.status.as_ref().is_some_and(|s| !s.phase.is_finished()));
+            if !open && self.is_not_ours().await {
+                return TargetEvent::Abandoned;
+            }
+        }
+    }
+
+    /// Asks, since the two things that are watched may be told in any order. Not knowing is no answer.
+    async fn is_not_ours(&self) -> bool {
+        match self.all.api.owner(&self.record).await {
+            Ok(Owner::Source(_) | Owner::Gone) => true,
+            Ok(Owner::Other(c)) => {
+                c.status.as_ref().and_then(|s| s.host.as_ref()) != Some(&self.all.host)
+            }
+            // Only those of this host may be read.
+            Err(Error::Refused { reason, .. }) => {
+                matches!(reason.as_str(), "Forbidden" | "NotFound")
+            }
+            Err(_) => {
+                sleep(AGAIN).await;
+                false
+            }
+        }
+    }
+
+    async fn start(&mut self) -> TargetEvent {
+        let (site, id) = (self.all.site.clone(), self.record.container.clone());
+        if self.record.mode == MigrationMode::Live {
+            self.resume().await;
+        }
+        self.turn = None;
+        // The hold is for the old epoch only, so the reconcile loop starts it: have it look at once.
+        site.release(&id);
+        loop {
+            let record = site.record(&id);
+            let live = self.record.mode == MigrationMode::Live;
+            let newer = live || record.desired.epoch > self.record.epoch;
+            let runs = record.init.is_some() || !record.desired.runs();
+            let gone = record.desired.uid != self.record.container_uid;
+            if (newer && runs) || gone {
+                break;
+            }
+            if let Some(session) = &mut self.session
+                && let Ok(Err(Lost)) = timeout(Duration::from_millis(1), session.next()).await
+            {
+                self.session = None;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        if let Some(session) = &self.session {
+            let _ = session.say(Message::Runs).await;
+        }
+        loop {
+            let told = self.all.api.tell(&self.record, |status, generation, now| {
+                let message = "it runs on the target; the source removes its files";
+                advance(status, MigrationPhase::CleaningUp, message, generation, now);
+            });
+            match told.await {
+                Ok(()) => return TargetEvent::Done,
+                // Finished, so nobody waits for this any more.
+                Err(Error::Refused { .. }) => return TargetEvent::Done,
+                Err(_) => sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// Lets what is parked go on. What cannot be is started anew by the reconcile loop: its files are here.
+    async fn resume(&self) {
+        let (site, id) = (&self.all.site, &self.record.container);
+        for attempt in 0..3 {
+            let parked = match checkpoint::parked(site, id).await {
+                Some(parked) => Ok(parked),
+                None if site.record(id).init.is_some_and(|i| i.lives()) => return,
+                None => self.restore().await,
+            };
+            let resumed = match parked {
+                Ok(parked) => parked.resume(site).await,
+                Err(e) => Err(e),
+            };
+            match resumed {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(container = %id, attempt, %error, "could not be resumed");
+                }
+            }
+        }
+        tracing::error!(container = %id, "its memory is lost; it is started anew");
+    }
+
+    async fn discard(&self) -> TargetEvent {
+        let id = &self.record.container;
+        loop {
+            if let Some(parked) = checkpoint::parked(&self.all.site, id).await
+                && let Err(error) = parked.discard(&self.all.site).await
+            {
+                tracing::warn!(container = %id, %error, "could not be discarded; tried again");
+                sleep(AGAIN).await;
+                continue;
+            }
+            let steps = [
+                Step::Kill,
+                Step::DetachPorts,
+                Step::Unmount,
+                Step::DropNamespaces,
+                Step::Forget,
+            ];
+            let _ = std::fs::remove_dir_all(images(&self.record));
+            match act(&self.all, id, &steps).await {
+                Ok(()) => return TargetEvent::Done,
+                Err(error) => {
+                    tracing::warn!(container = %id, %error, "could not be discarded; tried again");
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// Does steps of the container's own plan. The caller holds its turn.
+async fn act(all: &Migrations, id: &container::Id, steps: &[Step]) -> Result<(), Error> {
+    let plan = Plan {
+        steps: steps.to_vec(),
+        blocked: None,
+    };
+    let desired = all.site.record(id).desired;
+    let report = apply::apply(&all.site, id, &desired, &plan).await;
+    let failed = report.steps.first_failure();
+    failed.map_or(Ok(()), |(_, error)| Err(error.clone()))
+}
