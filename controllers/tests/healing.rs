@@ -4,9 +4,11 @@
 
 mod world;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
+use kube::Api;
+use kube::api::{Patch, PatchParams, WatchParams};
 use serde_json::json;
 use skysail_clouds::{Driver, Machine, Order, open::Site, sandbox};
 use skysail_schemas::host::Resources;
@@ -15,6 +17,7 @@ use skysail_schemas::{Container, Host, Image};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use world::*;
 
 /// A site in a folder of the test, with a fabric of its own.
@@ -176,16 +179,18 @@ async fn a_machine_that_cannot_be_used_becomes_a_host_when_it_is_mended() {
         status.is_some_and(|s| skysail_schemas::condition::is_true(&s.conditions, "Bootstrapped"))
     })
     .await;
-    let events = world
-        .all::<Event>()
-        .list(&Default::default())
-        .await
-        .unwrap();
-    let events: Vec<_> = events.items.into_iter().filter_map(|e| e.reason).collect();
     for step in ["BinaryCopied", "CredentialIssued", "AgentStarted"] {
-        assert!(events.iter().any(|e| e == step), "no {step} in {events:?}");
+        noted(&world.all::<Event>(), step).await;
     }
     controllers.stop().await;
+}
+
+/// Waits for an event, which may come after the status that tells the same.
+async fn noted(events: &Api<Event>, reason: &str) {
+    let params = WatchParams::default().fields(&format!("reason={reason}"));
+    let mut seen = events.watch(&params, "0").await.unwrap().boxed();
+    let first = tokio::time::timeout(Duration::from_secs(30), seen.next()).await;
+    assert!(first.is_ok_and(|e| e.is_some()), "no {reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@
 //!
 //! Invariants: a machine is removed as unowned only when the API server, not a cache,
 //! says that its Host does not exist; a Cloud goes after its last Host.
-//! Woken by: Clouds, their Hosts, MachineTypes and Secrets, time (a cloud tells nobody when it fails).
+//! Woken by: Clouds, their Hosts' machines, MachineTypes and Secrets, time (a cloud tells nobody when it fails).
 
 mod apply;
 mod plan;
@@ -15,8 +15,21 @@ mod plan;
 mod tests;
 
 use crate::Context;
+use kube::{Resource, ResourceExt};
 use skysail_reconcile::{CancellationToken, Key, Loop};
+use skysail_schemas::Host;
 use std::sync::Arc;
+
+/// What of a Host tells that the cloud's machines may have changed. What the Host uses tells nothing: asking the cloud
+/// each time that a load changes would be what the cloud is asked most.
+fn machine_of(host: &Host) -> impl PartialEq + Send + use<> {
+    let status = host.status.as_ref();
+    (
+        (host.uid(), host.meta().deletion_timestamp.is_some()),
+        host.spec.clone(),
+        status.map(|s| (s.phase, s.machine_id.clone())),
+    )
+}
 
 /// Runs the controller.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
@@ -24,7 +37,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         context: context.clone(),
     };
     Loop::new(reconciler, context.client.clone(), context.clouds.clone())
-        .watches(&context.hosts, |host, _| {
+        .watches_part(&context.hosts, machine_of, |host, _| {
             host.spec.cloud.iter().map(|c| Key::new(c)).collect()
         })
         .watches(&context.machine_types, |size, _| {

@@ -65,8 +65,8 @@ impl Reconciler for ContainerReconciler {
         Ok(observed)
     }
 
-    fn plan(container: &Container, observed: &Observed, _now: Timestamp) -> Plan {
-        plan::plan(container, observed)
+    fn plan(container: &Container, observed: &Observed, now: Timestamp) -> Plan {
+        plan::plan(container, observed, now)
     }
 
     async fn apply(&self, _container: &Container, plan: &Plan) -> Steps {

@@ -9,7 +9,7 @@
 //! container (its finalizer is gone), so that no two run with one address; an
 //! automatic address is never one that another Container of the namespace asks for
 //! by name; an address once given stays.
-//! Woken by: Containers, their Ports, the Networks that they name, the Hosts that have them.
+//! Woken by: Containers, their Ports, and what matters of the Networks that they name and of the Hosts that have them.
 
 mod apply;
 mod claim;
@@ -60,13 +60,17 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         }));
         woken
     })
-    .watches(&context.networks, |network, containers| {
-        let (namespace, name) = (network.namespace(), network.name_any());
-        those(containers, |c| {
-            c.namespace() == namespace && c.spec.networks.iter().any(|n| n.name == name)
-        })
-    })
-    .watches(&context.hosts, |host, containers| {
+    .watches_part(
+        &context.networks,
+        plan::part_of_network,
+        |network, containers| {
+            let (namespace, name) = (network.namespace(), network.name_any());
+            those(containers, |c| {
+                c.namespace() == namespace && c.spec.networks.iter().any(|n| n.name == name)
+            })
+        },
+    )
+    .watches_part(&context.hosts, plan::part_of_host, |host, containers| {
         let name = host.name_any();
         those(containers, |c| {
             c.status.as_ref().and_then(|s| s.host.as_deref()) == Some(name.as_str())

@@ -2,7 +2,7 @@
 
 use super::claim::{Addresses, Refusal, choose};
 use crate::{condition::container_ready, owner};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use skysail_reconcile::{Error, Next, Note, Outcome, Steps};
@@ -40,8 +40,36 @@ pub struct Plan {
     pub release: Vec<Arc<Port>>,
 }
 
+/// What of a Network decides on Ports. How many addresses are in use changes with each of them, and decides nothing.
+pub fn part_of_network(network: &Network) -> impl PartialEq + Send + use<> {
+    let deleting = network.meta().deletion_timestamp.is_some();
+    (network.uid(), deleting, network.spec.clone(), vni(network))
+}
+
+/// What of a Host stands in Ports.
+pub fn part_of_host(host: &Host) -> impl PartialEq + Send + use<> {
+    let addresses = host.status.as_ref().map(|s| s.addresses.clone());
+    (host.uid(), host.spec.cloud.clone(), addresses)
+}
+
+/// How long the claims of a new Container wait for placement, which takes milliseconds where it runs: a Port that is
+/// made with its location is one write less, and one wake-up less of everybody who watches Ports.
+const PLACED_SOON: SignedDuration = SignedDuration::from_secs(2);
+
+/// Whether placement has not looked at the Container yet, but is expected to.
+fn is_being_placed(container: &Container, now: Timestamp) -> bool {
+    let new = container
+        .creation_timestamp()
+        .is_some_and(|t| now.duration_since(t.0) < PLACED_SOON);
+    let looked_at = container
+        .status
+        .as_ref()
+        .is_some_and(|s| s.host.is_some() || s.conditions.iter().any(|c| c.type_ == SCHEDULED));
+    new && !looked_at
+}
+
 /// Decides.
-pub fn plan(container: &Container, observed: &Observed) -> Plan {
+pub fn plan(container: &Container, observed: &Observed, now: Timestamp) -> Plan {
     if container.meta().deletion_timestamp.is_some() {
         // The agent may still run it with its addresses.
         let release = if held_by_agent(container) {
@@ -53,6 +81,9 @@ pub fn plan(container: &Container, observed: &Observed) -> Plan {
             release,
             ..Plan::default()
         };
+    }
+    if is_being_placed(container, now) {
+        return Plan::default();
     }
     let mut plan = Plan::default();
     let mut kept = BTreeSet::new();
@@ -253,6 +284,7 @@ pub fn may_claim(container: &Container) -> bool {
 }
 
 const NETWORKED: &str = "Networked";
+const SCHEDULED: &str = "Scheduled";
 
 /// Says what is known.
 pub fn status(
@@ -273,6 +305,9 @@ pub fn status(
             status,
             report.next(if gone { Next::Finished } else { Next::OnChange }),
         );
+    }
+    if is_being_placed(container, now) {
+        return Outcome::new(status, Next::After(PLACED_SOON.unsigned_abs()));
     }
     if status.host.is_none() {
         status.phase = ContainerPhase::Pending;
@@ -317,17 +352,6 @@ pub fn status(
         report,
     );
     let mut notes = vec![];
-    if !plan.claim.is_empty() && worked {
-        let claimed: Vec<_> = plan
-            .claim
-            .iter()
-            .map(|p| format!("{} on {}", p.spec.address, p.spec.network))
-            .collect();
-        notes.push(Note::normal(
-            "Addressed",
-            format!("has {}", claimed.join(", ")),
-        ));
-    }
     if let Some(refusal) = &refused
         && !status
             .conditions

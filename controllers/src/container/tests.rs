@@ -2,7 +2,7 @@
 
 use super::claim::{Addresses, choose};
 use super::plan::{Observed, Plan, orphans, plan, status};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::json;
@@ -12,6 +12,8 @@ use skysail_schemas::{Container, Host, Network, Port};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn container(networks: serde_json::Value) -> Container {
     serde_json::from_value(json!({
@@ -51,7 +53,7 @@ fn on(host: &str, mut container: Container, epoch: u64) -> Container {
 fn what_is_claimed_and_told_plans_nothing() {
     let container = container(json!([{"name": "a"}, {"name": "b", "address": "10.0.1.9"}]));
     let networks = [network("a", "10.0.0.0/24"), network("b", "10.0.1.0/24")];
-    let first = plan(&container, &seen(&networks, &[]));
+    let first = plan(&container, &seen(&networks, &[]), NOW);
     let names: Vec<_> = first
         .claim
         .iter()
@@ -59,7 +61,7 @@ fn what_is_claimed_and_told_plans_nothing() {
         .collect();
     assert_eq!(names, ["a.10.0.0.2", "b.10.0.1.9"]);
     let after = seen(&networks, &first.claim);
-    assert_eq!(plan(&container, &after), Plan::default());
+    assert_eq!(plan(&container, &after, NOW), Plan::default());
     let told = status(
         &container,
         &after,
@@ -87,7 +89,7 @@ fn what_is_claimed_and_told_plans_nothing() {
 fn a_move_changes_the_location_and_nothing_else() {
     let networks = [network("a", "10.0.0.0/24")];
     let container = container(json!([{"name": "a"}]));
-    let port = plan(&container, &seen(&networks, &[])).claim.remove(0);
+    let port = plan(&container, &seen(&networks, &[]), NOW).claim.remove(0);
     let moved = on("h1", container, 3);
     let mut observed = seen(&networks, std::slice::from_ref(&port));
     let host = json!({
@@ -95,7 +97,7 @@ fn a_move_changes_the_location_and_nothing_else() {
         "spec": {"cloud": "east"}, "status": {"addresses": {"internal": "10.1.0.4", "external": "198.18.0.9"}}
     });
     observed.host = Some(Arc::new(serde_json::from_value::<Host>(host).unwrap()));
-    let changed = plan(&moved, &observed);
+    let changed = plan(&moved, &observed, NOW);
     assert_eq!((changed.claim.len(), changed.release.len()), (0, 0));
     let (_, wanted) = &changed.update[0];
     let location = wanted.location.clone().unwrap();
@@ -118,12 +120,15 @@ fn a_move_changes_the_location_and_nothing_else() {
 fn addresses_go_back_only_when_the_host_has_let_go() {
     let networks = [network("a", "10.0.0.0/24")];
     let mut container = on("h1", container(json!([{"name": "a"}])), 1);
-    let observed = seen(&networks, &plan(&container, &seen(&networks, &[])).claim);
+    let observed = seen(
+        &networks,
+        &plan(&container, &seen(&networks, &[]), NOW).claim,
+    );
     container.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     container.metadata.finalizers = Some(vec![AGENT_FINALIZER.to_owned()]);
-    assert_eq!(plan(&container, &observed), Plan::default());
+    assert_eq!(plan(&container, &observed, NOW), Plan::default());
     container.metadata.finalizers = None;
-    let last = plan(&container, &observed);
+    let last = plan(&container, &observed, NOW);
     assert_eq!(last.release, observed.ports);
     let told = status(
         &container,
@@ -140,7 +145,7 @@ fn networks_that_overlap_are_refused_with_the_field() {
     let networks = [network("a", "10.0.0.0/16"), network("b", "10.0.1.0/24")];
     let container = container(json!([{"name": "a"}, {"name": "b"}]));
     let observed = seen(&networks, &[]);
-    let planned = plan(&container, &observed);
+    let planned = plan(&container, &observed, NOW);
     assert_eq!(planned.claim.len(), 1);
     let told = status(
         &container,
@@ -169,7 +174,7 @@ fn networks_that_overlap_are_refused_with_the_field() {
 fn only_ports_without_owner_are_orphans() {
     let container = container(json!([{"name": "a"}]));
     let own = Arc::new(
-        plan(&container, &seen(&[network("a", "10.0.0.0/24")], &[]))
+        plan(&container, &seen(&[network("a", "10.0.0.0/24")], &[]), NOW)
             .claim
             .remove(0),
     );
@@ -199,4 +204,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_new_container_claims_its_addresses_once_placement_looked_at_it_or_did_not_in_time() {
+    let networks = [network("a", "10.0.0.0/24")];
+    let observed = seen(&networks, &[]);
+    let mut new = container(json!([{"name": "a"}]));
+    new.metadata.creation_timestamp = Some(Time(NOW));
+    let later = NOW + SignedDuration::from_secs(3);
+    let waits = plan(&new, &observed, NOW);
+    assert_eq!(waits, Plan::default());
+    let outcome = status(&new, &observed, &waits, &Steps::default(), NOW);
+    assert!(matches!(outcome.next, Next::After(_)), "{:?}", outcome.next);
+    assert_eq!(outcome.status, Default::default());
+    assert_eq!(plan(&new, &observed, later).claim.len(), 1);
+    let bound = on("h1", new.clone(), 1);
+    let claimed = &plan(&bound, &observed, NOW).claim[0];
+    assert!(claimed.spec.location.is_some(), "in one write");
+    let mut refused = new;
+    let scheduled = skysail_schemas::condition::Fact::no("Scheduled", "NoRoom", "");
+    let status = refused.status.get_or_insert_default();
+    skysail_schemas::condition::merge(&mut status.conditions, &[scheduled], None, NOW);
+    assert_eq!(plan(&refused, &observed, NOW).claim.len(), 1);
 }

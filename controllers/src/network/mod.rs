@@ -24,6 +24,10 @@ use futures::StreamExt;
 use kube::ResourceExt;
 use skysail_reconcile::{CancellationToken, Key, Loop, run_sweep};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Ports that come and go within this time are counted together.
+const COUNTED: Duration = Duration::from_millis(100);
 
 /// Runs the controller.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
@@ -31,7 +35,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         context: context.clone(),
     };
     let networks = Loop::new(reconciler, context.client.clone(), context.networks.clone())
-        .watches(&context.ports, |port, _| {
+        .watches_together(&context.ports, COUNTED, |port, _| {
             port.namespace()
                 .map(|ns| Key::new(&port.spec.network).within(&ns))
                 .into_iter()

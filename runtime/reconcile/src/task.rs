@@ -11,7 +11,7 @@ use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _, ResourceExt};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,6 +87,55 @@ impl<R: Reconciler> Loop<R> {
                     .into_iter()
                     .map(move |key| (key, reason.clone())),
             )
+        });
+        self.wakes.push(wakes.boxed());
+        let other = other.clone();
+        self.ready.push(async move { other.ready().await }.boxed());
+        self
+    }
+
+    /// Like [`Loop::watches`], but only when what `part` shows of the other object differs from what it showed the
+    /// last time, or the object is gone: for kinds that change often in ways that matter to nobody here.
+    pub fn watches_part<Other: Resource, P: PartialEq + Send + 'static>(
+        self,
+        other: &Arc<Cache<Other>>,
+        part: impl Fn(&Other) -> P + Send + 'static,
+        map: impl Fn(&Other, &Cache<R::Kind>) -> Vec<Key<R::Kind>> + Send + 'static,
+    ) -> Self {
+        let (cache, last) = (other.clone(), Mutex::new(HashMap::new()));
+        self.watches(other, move |o, own| {
+            let key = ObjectRef::from_obj(o);
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = cache.find(&key).is_some().then(|| part(o));
+            let same = now.is_some() && last.get(&key) == now.as_ref();
+            match now {
+                Some(now) => last.insert(key, now),
+                None => last.remove(&key),
+            };
+            if same { vec![] } else { map(o, own) }
+        })
+    }
+
+    /// Like [`Loop::watches`], for what only counts or sums up: of many changes those within `gather` are looked at
+    /// together, so that each object is woken once for them.
+    pub fn watches_together<Other: Resource>(
+        mut self,
+        other: &Arc<Cache<Other>>,
+        gather: Duration,
+        map: impl Fn(&Other, &Cache<R::Kind>) -> Vec<Key<R::Kind>> + Send + 'static,
+    ) -> Self {
+        let own = self.turn.cache.clone();
+        let gathered = other
+            .changes()
+            .ready_chunks(4096)
+            .then(move |chunk| async move {
+                tokio::time::sleep(gather).await;
+                chunk
+            });
+        let wakes = gathered.flat_map(move |chunk| {
+            let reason = format!("{} changed", Other::plural(&()));
+            let keys: HashSet<_> = chunk.iter().flat_map(|o| map(o, &own)).collect();
+            futures::stream::iter(keys.into_iter().map(move |key| (key, reason.clone())))
         });
         self.wakes.push(wakes.boxed());
         let other = other.clone();
@@ -316,15 +365,16 @@ impl<R: Reconciler> Turn<R> {
             let took = begun.elapsed();
             tracing::info!(controller = R::NAME, object = %key, reason, ?plan, next = ?outcome.next, ?took, "reconciled");
         }
+        // The status first: somebody may wait for it, and nobody waits for an event.
+        let written = if outcome.next == Next::Finished {
+            self.release(object).await
+        } else {
+            self.write(object, &outcome.status).await
+        };
         for note in &outcome.notes {
             events::publish(&self.client, R::NAME, object, note, Timestamp::now()).await;
         }
-        if outcome.next == Next::Finished {
-            self.release(object).await?;
-        } else {
-            self.write(object, &outcome.status).await?;
-        }
-        Ok(Turned::Wait(outcome.next))
+        written.map(|()| Turned::Wait(outcome.next))
     }
 
     async fn write(

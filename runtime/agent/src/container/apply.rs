@@ -4,11 +4,10 @@ use super::layer::Layer;
 use super::plan::{GRACE, Plan, Step};
 use super::record::{Desired, Id, Record};
 use super::site::{Site, disk_error};
-use super::{config, files, mount, resize};
+use super::{config, files, idmap, mount, resize};
 use crate::command::{Failure, Held};
 use jiff::Timestamp;
 use skysail_reconcile::{Error, Steps};
-use std::fs::File;
 use std::path::Path;
 
 /// What came of a plan.
@@ -45,6 +44,7 @@ pub async fn apply(site: &Site, id: &Id, desired: &Desired, plan: &Plan) -> Repo
         id,
         desired,
         record: site.record(id),
+        unsaved: false,
         steps: Steps::default(),
     };
     let mut rest = plan.steps.as_slice();
@@ -61,6 +61,7 @@ pub async fn apply(site: &Site, id: &Id, desired: &Desired, plan: &Plan) -> Repo
         }
         rest = later;
     }
+    work.save_or_say();
     Report {
         steps: work.steps,
         record: Some(work.record),
@@ -72,6 +73,8 @@ struct Work<'a> {
     id: &'a Id,
     desired: &'a Desired,
     record: Record,
+    /// Something in `record` is not on disk yet.
+    unsaved: bool,
     steps: Steps,
 }
 
@@ -80,8 +83,20 @@ impl Work<'_> {
         self.steps.first_failure().is_some()
     }
 
-    fn save(&self) -> Result<(), Error> {
-        self.site.save(self.id, &self.record)
+    /// Puts on record what was noted: before anything is made, started or ended, so that an agent that is killed
+    /// then knows it. What undoing has come to is written at the end, for it can be undone twice.
+    fn save(&mut self) -> Result<(), Error> {
+        if self.unsaved {
+            self.site.save(self.id, &self.record)?;
+            self.unsaved = false;
+        }
+        Ok(())
+    }
+
+    fn save_or_say(&mut self) {
+        if let Err(e) = self.save() {
+            self.steps.0.push(("Remember".into(), Err(e)));
+        }
     }
 
     async fn step(&mut self, step: &Step) {
@@ -114,14 +129,17 @@ impl Work<'_> {
             }
             Step::TakeIds => self.record.ids = Some(site.take_ids()?),
             Step::Namespaces | Step::Root | Step::Ports => {
-                self.prepare(std::slice::from_ref(step)).await
+                self.prepare(std::slice::from_ref(step)).await;
+                return Ok(());
             }
             Step::Resize => resize::resize(site, id, desired, &mut self.record).await,
             Step::Start { again } => return self.start(*again).await,
             Step::Stop | Step::Kill => {
+                // What cannot be put on record must end all the same.
+                self.save_or_say();
                 match step {
                     Step::Stop => site.lxc.stop(id, GRACE).await?,
-                    _ => site.lxc.kill(id).await?,
+                    _ => site.lxc.kill(id, self.record.init).await?,
                 }
                 self.ended();
             }
@@ -144,11 +162,12 @@ impl Work<'_> {
                     .map_err(|e| disk_error(id, "its root could not be unmounted", &e))?;
                 self.drop_namespaces()?;
                 site.forget(id)?;
-                self.record = Record::default();
+                (self.record, self.unsaved) = (Record::default(), false);
                 return Ok(());
             }
         }
-        Ok(self.save()?)
+        self.unsaved = true;
+        Ok(())
     }
 
     fn ended(&mut self) {
@@ -177,6 +196,15 @@ impl Work<'_> {
             steps.contains(&Step::Root),
             steps.contains(&Step::Ports),
         );
+        if ports && self.record.attached.is_empty() {
+            // Before they are: ports that are on record are taken off the switch again, come what may.
+            self.record.attached = self.desired.ports.clone();
+            self.unsaved = true;
+        }
+        if let Err(e) = self.save() {
+            self.steps.0.push(("Remember".into(), Err(e)));
+            return;
+        }
         let this = &*self;
         let network = async {
             let mut done = Steps::default();
@@ -208,16 +236,16 @@ impl Work<'_> {
             (done, layer)
         };
         let (network, (mounts, layer)) = tokio::join!(network, mounts);
-        self.record.layer = layer.or(self.record.layer.take());
+        if layer.is_some() {
+            (self.record.layer, self.unsaved) = (layer, true);
+        }
         if ports && network.first_failure().is_none() {
             self.site.connect(self.id, true);
             self.record.attached = self.desired.ports.clone();
             self.record.bandwidth = self.desired.allocation.bandwidth;
+            self.unsaved = true;
         }
         self.steps.0.extend(network.0.into_iter().chain(mounts.0));
-        if let Err(e) = self.save() {
-            self.steps.0.push(("Remember".into(), Err(e)));
-        }
     }
 
     async fn namespaces(&self) -> Result<(), Error> {
@@ -236,7 +264,7 @@ impl Work<'_> {
         let own = format!("/proc/{}", held.pid());
         let own = Path::new(&own);
         if let Some(ids) = self.record.ids {
-            map_ids(own, &ids.container_map())?;
+            idmap::map(own, &ids.container_map())?;
             mount::keep_namespace(&own.join("ns/user"), &self.site.paths.userns(self.id))?;
         }
         mount::keep_namespace(&own.join("ns/net"), &self.site.paths.netns(self.id))
@@ -258,28 +286,13 @@ impl Work<'_> {
             .map(|i| i.digest.clone())
             .unwrap_or_default();
         let (image, mounts) = (site.images.rootfs(&digest), site.paths.mounts(id));
-        let held = match self.record.ids {
-            Some(ids) => Some((
-                Held::unshare(&["--user"])
-                    .await
-                    .map_err(|e| transient(&e))?,
-                ids,
-            )),
+        let ids = match self.record.ids {
+            Some(ids) => Some(site.mount_ids(ids).await?),
             None => None,
         };
-        let mounted = (|| {
-            let Some((held, ids)) = &held else {
-                return mount::root(&image, private.as_ref(), &mounts, None);
-            };
-            let own = format!("/proc/{}", held.pid());
-            map_ids(Path::new(&own), &ids.mount_map())?;
-            let ids = File::open(format!("{own}/ns/user"))?;
-            mount::root(&image, private.as_ref(), &mounts, Some(&ids))
-        })();
-        if let Some((held, _)) = held {
-            held.end().await;
-        }
-        mounted.map(|()| layer).map_err(wrong)
+        mount::root(&image, private.as_ref(), &mounts, ids.as_deref())
+            .map(|()| layer)
+            .map_err(wrong)
     }
 
     /// A failure to write into the container's root: of its own disk, where it has one.
@@ -320,9 +333,11 @@ impl Work<'_> {
             .map_err(|e| self.inside(&e))?;
         std::fs::write(site.paths.config(id), config)
             .map_err(|e| disk_error(id, "its configuration could not be written", &e))?;
-        self.record.launched = true;
+        (self.record.launched, self.unsaved) = (true, true);
         self.save()?;
-        match site.lxc.start(id).await {
+        let started = site.lxc.start(id).await;
+        self.unsaved = true;
+        match started {
             Ok(init) => {
                 self.record.init = Some(init);
                 self.record.started_at = Some(Timestamp::now());
@@ -331,22 +346,16 @@ impl Work<'_> {
                 self.record.ended_at = None;
                 self.record.restarts += u32::from(again);
                 site.watch(id, init);
-                Ok(self.save()?)
+                Ok(())
             }
             Err(failure) => {
                 // Nothing half started stays.
-                let left = site.lxc.kill(id).await;
+                let left = site.lxc.kill(id, None).await;
                 (self.record.launched, self.record.init) = (left.is_err(), None);
                 (self.record.ended_at, self.record.failures) =
                     (Some(Timestamp::now()), self.record.failures + 1);
-                self.save()?;
                 Err(failure.into())
             }
         }
     }
-}
-
-fn map_ids(process: &Path, map: &str) -> std::io::Result<()> {
-    std::fs::write(process.join("uid_map"), map)?;
-    std::fs::write(process.join("gid_map"), map)
 }

@@ -50,6 +50,10 @@ impl Paths {
     pub fn lxc_log(&self, id: &Id) -> PathBuf {
         self.container(id).join("lxc.log")
     }
+    /// The process id of LXC's monitor, as long as that runs.
+    pub fn monitor_pid(&self, id: &Id) -> PathBuf {
+        self.container(id).join("monitor.pid")
+    }
     /// Mount points of a container: `image`, `layer` (both with its ids) and `rootfs` (the overlay of them).
     pub fn mounts(&self, id: &Id) -> PathBuf {
         Path::new(RUN).join("containers").join(id.to_string())

@@ -5,6 +5,8 @@ use crate::checkpoint::Obstacle;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
+/// Why a container waits whose ports are not all here.
+pub const NETWORK_PENDING: &str = "NetworkPending";
 /// How long an init is given to end by itself.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// An init that ran this long was no failed start.
@@ -275,9 +277,11 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
         }
     }
     if !is_complete(desired) {
+        // What needs no address is made meanwhile.
+        plan.steps.extend(ground(seen, desired));
         let (have, need) = (desired.ports.len(), desired.spec.networks.len());
         return plan.wait(
-            "NetworkPending",
+            NETWORK_PENDING,
             format!("{have} of {need} ports are here; the container controller makes them"),
             None,
         );
@@ -288,15 +292,7 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
     {
         return plan.wait("BackOff", format!("its init ended soon or did not start {failures} times in a row; starts again after a pause"), Some(until));
     }
-    if record.ids.is_none() && !desired.spec.privileged {
-        plan.steps.push(Step::TakeIds);
-    }
-    if !seen.namespaces {
-        plan.steps.push(Step::Namespaces);
-    }
-    if !seen.root {
-        plan.steps.push(Step::Root);
-    }
+    plan.steps.extend(ground(seen, desired));
     if !seen.namespaces || !is_connected(desired, seen) {
         plan.steps.push(Step::Ports);
     }
@@ -304,6 +300,20 @@ fn start(desired: &Desired, seen: &Seen, now: Timestamp, mut plan: Plan) -> Plan
         again: ended_at.is_some(),
     });
     plan
+}
+
+/// What a start stands on: ids, namespaces, a root.
+fn ground(seen: &Seen, desired: &Desired) -> Vec<Step> {
+    let ids = seen.record.ids.is_none() && !desired.spec.privileged;
+    let all = [
+        (ids, Step::TakeIds),
+        (!seen.namespaces, Step::Namespaces),
+        (!seen.root, Step::Root),
+    ];
+    all.into_iter()
+        .filter(|(missing, _)| *missing)
+        .map(|(_, step)| step)
+        .collect()
 }
 
 fn is_complete(desired: &Desired) -> bool {

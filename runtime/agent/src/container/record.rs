@@ -181,7 +181,7 @@ pub fn read(directory: &Path) -> std::io::Result<Option<Record>> {
 pub fn write(directory: &Path, record: &Record) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let new = directory.join("record.json.new");
-    std::fs::write(&new, serde_json::to_vec_pretty(record)?)?;
+    std::fs::write(&new, serde_json::to_vec(record)?)?;
     std::fs::rename(new, file(directory))
 }
 

@@ -8,6 +8,7 @@ use super::plan::{ImageState, Seen};
 use super::record::{self, Desired, Id, Init, Record};
 use super::{mount, plan};
 use crate::checkpoint::{self, Obstacle};
+use crate::command::Held;
 use crate::image::Images;
 use crate::ports::PortPlane;
 use crate::usage::cgroup::{self, Counters, Version};
@@ -15,6 +16,8 @@ use skysail_reconcile::Error;
 use skysail_schemas::container::ContainerUsage;
 use skysail_schemas::quantity::{Bytes, Cpu};
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,6 +25,8 @@ use tokio::sync::watch;
 
 /// Processor time over less than this tells nothing.
 const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
+/// User namespaces that are kept for mounts: each is an open file.
+const MOST_MOUNT_IDS: usize = 256;
 
 /// How long it holds what was found against moving a container live.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(60);
@@ -54,6 +59,8 @@ pub struct Site {
     /// Containers that are on their way to or from another host, or have left: by uid, with the last epoch at which
     /// they are left alone.
     holds: Mutex<HashMap<Id, (String, u64)>>,
+    /// See [`Site::mount_ids`], by the base of the range.
+    mount_ids: Mutex<HashMap<u32, Arc<File>>>,
 }
 
 #[derive(Default)]
@@ -106,6 +113,7 @@ impl Site {
             ids: Mutex::new(ids),
             running,
             holds: Mutex::default(),
+            mount_ids: Mutex::default(),
         }
     }
 
@@ -189,6 +197,37 @@ impl Site {
         Ok(())
     }
 
+    /// The user namespace that shows mounts with `ids`. Made once for each range, and the same for every container
+    /// that ever has the range: it has no process in it and owns nothing.
+    pub async fn mount_ids(&self, ids: IdRange) -> Result<Arc<File>, Error> {
+        let known = |all: &HashMap<u32, Arc<File>>| all.get(&ids.base).cloned();
+        let lock = || {
+            self.mount_ids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(file) = known(&lock()) {
+            return Ok(file);
+        }
+        let held = Held::unshare(&["--user"]).await;
+        let held = held.map_err(|e| Error::Transient(e.to_string()))?;
+        let own = format!("/proc/{}", held.pid());
+        let opened = super::idmap::map(Path::new(&own), &ids.mount_map())
+            .and_then(|()| File::open(format!("{own}/ns/user")));
+        held.end().await;
+        let file = Arc::new(opened.map_err(|e| {
+            Error::Transient(format!(
+                "a user namespace for mounts could not be made: {e}"
+            ))
+        })?);
+        let mut all = lock();
+        if all.len() >= MOST_MOUNT_IDS {
+            all.clear();
+        }
+        all.insert(ids.base, file.clone());
+        Ok(file)
+    }
+
     /// Removes every file of a container and frees its ids.
     pub fn forget(&self, id: &Id) -> Result<(), Error> {
         let directory = self.paths.container(id);
@@ -247,8 +286,7 @@ impl Site {
         if let Some(init) = process {
             self.watch(id, init);
         }
-        let mounted =
-            |path: &std::path::Path| mount::is_mounted(path).map_err(|e| unreadable("a mount", &e));
+        let mounted = |path: &Path| mount::is_mounted(path).map_err(|e| unreadable("a mount", &e));
         let private = record.ids.is_some() || !desired.spec.privileged;
         let (netns, userns) = (
             mounted(&self.paths.netns(id))?,
@@ -364,7 +402,7 @@ fn count_running(known: &HashMap<Id, Known>) -> u32 {
 
 /// Waits for the end of a process.
 #[allow(unsafe_code)]
-async fn ended(init: Init) -> std::io::Result<()> {
+pub async fn ended(init: Init) -> std::io::Result<()> {
     let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
         return Ok(());
     };

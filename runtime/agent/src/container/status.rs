@@ -1,12 +1,12 @@
 //! What the API is told of a container: a pure function.
 
 use super::apply::Report;
-use super::plan::{Plan, Seen, Step};
+use super::plan::{self, Plan, Seen, Step};
 use super::record::{Desired, Record};
 use super::resize;
 use super::site::pause;
 use crate::checkpoint;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skysail_reconcile::{Next, Note, Outcome};
 use skysail_schemas::condition::{Fact, merge, ready};
@@ -18,6 +18,18 @@ use std::time::Duration;
 const RUNNING: &str = "Running";
 /// What must hold for a container to be ready, in the order in which it comes about.
 const PARTS: [&str; 3] = ["Scheduled", "Networked", RUNNING];
+
+/// How long nothing is said of a container that was just bound and has no address yet. That takes milliseconds, and
+/// a status that says so would be one write more for every start, which everybody who follows containers sees.
+const NETWORKED_SOON: SignedDuration = SignedDuration::from_secs(2);
+
+fn is_being_networked(status: &ContainerStatus, plan: &Plan, now: Timestamp) -> bool {
+    let waits = plan.blocked.as_ref();
+    let waits = waits.is_some_and(|b| b.reason == plan::NETWORK_PENDING);
+    let mut conditions = status.conditions.iter();
+    let bound = conditions.find(|c| c.type_ == "Scheduled" && c.status == "True");
+    waits && bound.is_some_and(|c| now.duration_since(c.last_transition_time.0) < NETWORKED_SOON)
+}
 
 /// What is known now, and what to wait for.
 pub fn status(
@@ -35,6 +47,9 @@ pub fn status(
     let foreign = !seen.record.desired.uid.is_empty() && seen.record.desired.uid != desired.uid;
     if desired.removed && failure.is_none() && !foreign {
         return Outcome::new(status, Next::Finished);
+    }
+    if failure.is_none() && is_being_networked(&status, plan, now) {
+        return Outcome::new(status, Next::After(NETWORKED_SOON.unsigned_abs()));
     }
     let (phase, fact) = told(desired, record, plan, report);
     status.phase = phase;

@@ -341,7 +341,7 @@ fn what_an_earlier_container_of_the_same_name_left_goes_first() {
 }
 
 #[test]
-fn nothing_is_made_before_image_and_ports_are_here_and_it_says_so() {
+fn nothing_starts_before_image_and_ports_are_here_and_it_says_so() {
     let mut no_port = desired();
     no_port.ports.clear();
     let mut no_image = desired();
@@ -350,8 +350,11 @@ fn nothing_is_made_before_image_and_ports_are_here_and_it_says_so() {
         image: ImageState::Absent,
         ..nothing()
     };
+    let ground = [Step::TakeIds, Step::Namespaces, Step::Root];
+    let waits = plan(&no_port, &nothing(), T0);
+    assert_eq!(waits.blocked.unwrap().reason, NETWORK_PENDING);
+    assert_eq!(waits.steps[1..], ground, "what needs no address is made");
     for (desired, seen, reason) in [
-        (no_port, nothing(), "NetworkPending"),
         (no_image, nothing(), "ImagePending"),
         (desired(), absent, "FetchingImage"),
     ] {

@@ -69,6 +69,7 @@ mod link {
     pub const MTU: u16 = 4;
     pub const INFO: u16 = 18;
     pub const NETNS: u16 = 28;
+    pub const FILTER: u16 = 29;
 }
 
 /// The devices of one namespace.
@@ -78,6 +79,19 @@ impl Devices {
     /// Those of this thread's namespace.
     pub fn here() -> io::Result<Self> {
         Netlink::route().map(Self)
+    }
+
+    /// Name and index of every device; without the counters, which are most of the work of such a list.
+    pub fn all(&mut self) -> io::Result<BTreeMap<String, u32>> {
+        const NO_COUNTERS: u32 = 1 << 3;
+        let ask = Message::new(GET_LINK, DUMP, &about(0, 0, 0))
+            .attribute(link::FILTER, &NO_COUNTERS.to_ne_bytes());
+        let read = |a: &netlink::Answer| {
+            let name = a.attribute(16, link::NAME)?.split(|b| *b == 0).next()?;
+            let index = u32::from_ne_bytes(a.fixed(4)?);
+            Some((String::from_utf8_lossy(name).into_owned(), index))
+        };
+        Ok(self.0.ask(ask)?.iter().filter_map(read).collect())
     }
 
     pub fn index(&mut self, device: &str) -> io::Result<Option<u32>> {

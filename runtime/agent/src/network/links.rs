@@ -7,7 +7,6 @@ use super::flow::Mac;
 use super::netns;
 use crate::command::Command;
 use ipnet::Ipv4Net;
-use nix::net::if_::if_nametoindex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,11 +42,6 @@ pub fn container_device(vni: u32, address: Ipv4Addr) -> String {
 /// The kernel's tunnel device of a network.
 pub fn tunnel_device(vni: u32) -> String {
     format!("skx{vni:x}")
-}
-
-/// Index of a device in this thread's namespace.
-pub fn index(device: &str) -> Option<u32> {
-    if_nametoindex(device).ok()
 }
 
 /// What failed with which device.
@@ -151,13 +145,13 @@ pub fn tunnel(vni: u32, mtu: u32) -> Result<()> {
     make().map_err(failed(&device, "making the tunnel"))
 }
 
-/// Makes the tunnel devices know exactly `desired`. New entries go in before stale ones go out.
-pub fn forward(desired: &Forwarding) -> Result<()> {
-    let all = ours();
+/// Makes the tunnel devices among those that are `there` know exactly `desired`. New entries go in before stale ones
+/// go out.
+pub fn forward(desired: &Forwarding, there: &Present) -> Result<()> {
     let vni = |d: &String| u32::from_str_radix(d.strip_prefix("skx")?, 16).ok();
-    let tunnels: BTreeMap<u32, u32> = all
+    let tunnels: BTreeMap<u32, u32> = there
         .iter()
-        .filter_map(|d| Some((index(d)?, vni(d)?)))
+        .filter_map(|(d, index)| Some((*index, vni(d)?)))
         .collect();
     if tunnels.is_empty() {
         return Ok(());
@@ -182,25 +176,21 @@ pub fn forward(desired: &Forwarding) -> Result<()> {
     set().map_err(failed("skx*", "setting who is where"))
 }
 
-/// Our devices on this host.
-pub fn ours() -> Vec<String> {
-    let names = nix::net::if_::if_nameindex().map(|list| {
-        list.iter()
-            .map(|i| i.name().to_string_lossy().into_owned())
-            .collect()
-    });
-    let ours = |n: &String| {
-        n.len() > 3
-            && ["skc", "sks", "skt", "skx"]
-                .iter()
-                .any(|p| n.starts_with(p))
-            && hex(&n[3..])
-    };
-    names
-        .unwrap_or_else(|_| Vec::new())
-        .into_iter()
-        .filter(ours)
-        .collect()
+/// Devices of a namespace with their indexes.
+pub type Present = BTreeMap<String, u32>;
+
+/// Every device of this host.
+pub fn present() -> Result<Present> {
+    Devices::here()
+        .and_then(|mut d| d.all())
+        .map_err(failed("*", "listing the devices"))
+}
+
+/// Whether a device bears a name that only we give.
+pub fn is_ours(device: &str) -> bool {
+    let own = ["skc", "sks", "skt", "skx"];
+    let rest = own.iter().find_map(|p| device.strip_prefix(p));
+    rest.is_some_and(|rest| !rest.is_empty() && hex(rest))
 }
 
 fn hex(text: &str) -> bool {

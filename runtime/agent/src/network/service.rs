@@ -8,7 +8,7 @@
 
 use super::dns::{self, Shared, Zone};
 use super::error::{Error, Result};
-use super::links::{self, Far, VXLAN_PORT};
+use super::links::{self, Far, Present, VXLAN_PORT};
 use super::netns;
 use super::plan::Network;
 use crate::command::Command;
@@ -78,10 +78,10 @@ fn inode(vni: u32) -> Option<u64> {
         .flatten()
 }
 
-/// Whether everything that [`ensure`] makes is there.
-pub fn is_whole(vni: u32, network: &Network) -> bool {
-    links::index(&device(vni)).is_some()
-        && (!network.egress || links::index(&transit_device(vni)).is_some())
+/// Whether everything that [`ensure`] makes is among the devices that are `there`.
+pub fn is_whole(vni: u32, network: &Network, there: &Present) -> bool {
+    there.contains_key(&device(vni))
+        && (!network.egress || there.contains_key(&transit_device(vni)))
 }
 
 /// Makes the namespace, its devices and its rules. What is right stays.

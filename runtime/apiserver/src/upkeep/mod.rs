@@ -18,7 +18,7 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// Before a failed pass is repeated.
 const RETRY: Duration = Duration::from_millis(250);
 /// Changes within this time are looked at together.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 /// How much history the store keeps, and how often older history is dropped.
 const HISTORY: Duration = Duration::from_secs(300);
 

@@ -170,11 +170,12 @@ impl Group {
         found
     }
 
-    /// The host's process 1, as this machine numbers it; `None` where the host does not run.
+    /// The host's process 1, as this machine numbers it; `None` where the host does not run. It is mostly the first
+    /// process of the group itself, so the groups below, one for each container, are mostly not read.
     pub fn init(&self) -> Option<i32> {
-        self.processes().into_iter().find(|pid| {
-            fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_init(&status))
-        })
+        self.hierarchies
+            .iter()
+            .find_map(|h| init(&h.mount.join(&self.path)))
     }
 
     /// Kills every process and removes the group. Idempotent; finished when it returns.
@@ -219,13 +220,23 @@ fn is_init(status: &str) -> bool {
             .any(|l| l.starts_with("State:") && l.contains('Z'))
 }
 
-fn members(dir: &Path) -> Vec<i32> {
+/// The host's process 1 among those of the group `dir` and, if it is not there, below it.
+fn init(dir: &Path) -> Option<i32> {
+    let is_it = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_init(&status))
+    };
+    let here = own_members(dir).into_iter().find(is_it);
+    here.or_else(|| subdirectories(dir).iter().find_map(|child| init(child)))
+}
+
+fn own_members(dir: &Path) -> Vec<i32> {
     let own = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<i32> = own
-        .lines()
-        .filter_map(|l| l.parse().ok())
-        .filter(|pid| *pid > 0)
-        .collect();
+    let pids = own.lines().filter_map(|l| l.parse().ok());
+    pids.filter(|pid| *pid > 0).collect()
+}
+
+fn members(dir: &Path) -> Vec<i32> {
+    let mut pids = own_members(dir);
     for child in subdirectories(dir) {
         pids.extend(members(&child));
     }

@@ -5,7 +5,11 @@
 #   UNIFIED  not empty where cgroup2 is the only hierarchy
 [ -z "$UNIFIED" ] || echo 0 >"$UNIFIED/init/cgroup.procs"
 hostname "$NAME"
-mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$DIR/upper,workdir=$DIR/work" "$DIR/root"
+# Volatile: an unmount does not wait until this machine's whole disk is in sync, which under load takes a minute. What
+# a power failure may lose so is only the host's own system, which is installed again; containers' data are not on it.
+# The kernel marks what was volatile once, lest it is taken for whole after such a failure: that is taken care of.
+rm -rf "$DIR/work/work/incompat"
+mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$DIR/upper,workdir=$DIR/work,volatile" "$DIR/root"
 cd "$DIR/root"
 # Containers' layers need a real filesystem: an overlay cannot lie on an overlay.
 mkdir -p var/lib/skysail

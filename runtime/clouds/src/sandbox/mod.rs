@@ -13,6 +13,7 @@
 pub(crate) mod boot;
 pub(crate) mod cgroup;
 pub(crate) mod claims;
+mod erase;
 pub(crate) mod fabric;
 pub(crate) mod namespace;
 pub(crate) mod records;

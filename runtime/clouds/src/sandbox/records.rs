@@ -2,6 +2,7 @@
 //! the first effect and removed after the last, so that nothing in the kernel is
 //! without a record. A record is also the claim on its addresses.
 
+use super::erase::erase;
 use crate::{Error, Result};
 use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
@@ -204,10 +205,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(trouble(path, &e)),
-        _ => Ok(()),
-    }
+    erase(path).map_err(|e| trouble(path, &e))
 }
 
 fn trouble(path: &Path, error: &io::Error) -> Error {

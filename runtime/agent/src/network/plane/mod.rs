@@ -8,6 +8,7 @@ mod pass;
 
 use super::Settings;
 use super::datapath::Datapath;
+use super::devices::Forwarding;
 use super::error::{Error, Result};
 use super::links;
 use super::record::{Attachment, PortKey, Record, key};
@@ -26,6 +27,9 @@ use tokio::time::MissedTickBehavior;
 
 /// How often the host is compared with what it must be when nothing happens.
 const AUDIT: Duration = Duration::from_secs(2);
+
+/// How long other changes of Ports are waited for after one.
+const BURST: Duration = Duration::from_millis(10);
 
 /// Something that the agent asks for.
 pub enum Request {
@@ -69,6 +73,10 @@ pub struct Plane {
     mine: Followed,
     networks: BTreeMap<u32, Followed>,
     services: BTreeMap<u32, Service>,
+    /// This pass made devices, so what was listed before is not all.
+    made: bool,
+    /// What the tunnel devices were told last; none where that is not known.
+    forwarded: Option<Forwarding>,
     /// The host's rules for egress, and the addresses that they were made for.
     host_rules: Option<(BTreeSet<String>, String)>,
 }
@@ -118,6 +126,8 @@ impl Plane {
             mine,
             networks,
             services,
+            made: false,
+            forwarded: None,
             host_rules: None,
         })
     }
@@ -140,7 +150,14 @@ impl Plane {
                     Some(request) => waiting.extend(self.accept(request)),
                     None => return,
                 },
-                () = changed.notified() => {}
+                // Ports change in bursts. Who asks for something waits for no burst.
+                () = changed.notified() => tokio::select! {
+                    request = requests.recv() => match request {
+                        Some(request) => waiting.extend(self.accept(request)),
+                        None => return,
+                    },
+                    () = tokio::time::sleep(BURST) => {}
+                },
                 _ = audit.tick() => look = true,
             }
             while let Ok(request) = requests.try_recv() {
@@ -148,6 +165,7 @@ impl Plane {
             }
             let outcome = self.pass(look).await;
             if let Err(e) = &outcome {
+                self.switch.distrust();
                 tracing::warn!(error = %e, "network is not yet as it must be");
             }
             answer(waiting, outcome);

@@ -3,8 +3,9 @@
 use super::Plane;
 use super::known::SHARED_TUNNEL;
 use crate::network::datapath::Datapath;
+use crate::network::devices::Forwarding;
 use crate::network::error::{Error, Result};
-use crate::network::links::{self, Far};
+use crate::network::links::{self, Far, Present};
 use crate::network::plan::{self, Network, View};
 use crate::network::record::{Attachment, PortKey};
 use crate::network::service;
@@ -31,18 +32,26 @@ impl Plane {
         let known = self.known();
         self.follow(&known);
         let mut view = self.view(&known);
+        if look {
+            self.switch.distrust();
+        }
         self.switch.ensure(self.datapath).await?;
         self.remember(&known)?;
-        self.remove_stale(&view).await?;
+        let mut there = links::present()?;
+        self.remove_stale(&view, &there).await?;
+        self.made = false;
         let mut failed = Pass {
-            ports: self.make_devices(&view).await,
-            networks: self.make_networks(&view).await,
+            ports: self.make_devices(&view, &there).await,
+            networks: self.make_networks(&view, &there).await,
         };
-        let numbers = self.connect(&view).await?;
+        if self.made {
+            there = links::present()?;
+        }
+        let numbers = self.connect(&view, &there).await?;
         self.number(&mut view, &numbers);
         self.switch.program(&plan::program(&view), look).await?;
         if self.datapath == Datapath::Netdev {
-            links::forward(&plan::forwarding(&view))?;
+            self.forward(plan::forwarding(&view), &there, look)?;
         }
         self.guard(&view, &known, look).await?;
         for key in &self.fresh {
@@ -57,13 +66,13 @@ impl Plane {
     }
 
     /// Removes devices, ports and namespaces of ours that nothing asks for any more.
-    async fn remove_stale(&mut self, view: &View) -> Result<()> {
-        let wanted = self.wanted_ports(view);
+    async fn remove_stale(&mut self, view: &View, there: &Present) -> Result<()> {
+        let wanted = self.wanted_ports(view, there);
         let ports = self.switch.ports().await?;
         let stale = |name: &String, port: &Port| {
             port.owner.is_some()
                 && name != BRIDGE
-                && (!wanted.contains_key(name) || is_dead(name, port))
+                && (!wanted.contains_key(name) || is_dead(name, port, there))
         };
         let remove: Vec<String> = ports
             .iter()
@@ -84,8 +93,9 @@ impl Plane {
         {
             service::remove(vni).await?;
         }
-        for device in links::ours()
-            .iter()
+        for device in there
+            .keys()
+            .filter(|d| links::is_ours(d))
             .filter(|d| !wanted.contains_key(*d) && !transit.contains(*d))
         {
             links::remove(device)?;
@@ -94,9 +104,9 @@ impl Plane {
     }
 
     /// Every port that `br-int` must have, by device.
-    fn wanted_ports(&self, view: &View) -> BTreeMap<String, NewPort> {
+    fn wanted_ports(&self, view: &View, there: &Present) -> BTreeMap<String, NewPort> {
         let device = |name: String, owner: String| NewPort {
-            index: links::index(&name),
+            index: there.get(&name).copied(),
             name,
             owner,
             kind: "",
@@ -128,24 +138,25 @@ impl Plane {
     }
 
     /// Makes the interfaces of containers where they are new or missing.
-    async fn make_devices(&self, view: &View) -> BTreeMap<PortKey, Error> {
+    async fn make_devices(&mut self, view: &View, there: &Present) -> BTreeMap<PortKey, Error> {
         let offload = self.datapath.offloads();
         let missing = |k: &PortKey, a: &Attachment| {
             self.fresh.contains(k)
-                || links::index(&links::container_device(k.0, k.1)).is_none()
+                || !there.contains_key(&links::container_device(k.0, k.1))
                     && links::is_namespace(&a.netns)
         };
-        let make = |(k, a): (PortKey, &Attachment)| {
-            let attachment = a.clone();
-            async move { (k, self.make_device(k, &attachment, view, offload).await) }
-        };
-        let made = join_all(
-            self.attachments
-                .iter()
-                .filter(|(k, a)| missing(k, a))
-                .map(|(k, a)| make((*k, a))),
-        )
-        .await;
+        let make: Vec<(PortKey, Attachment)> = self
+            .attachments
+            .iter()
+            .filter(|(k, a)| missing(k, a))
+            .map(|(k, a)| (*k, a.clone()))
+            .collect();
+        self.made |= !make.is_empty();
+        let this = &*self;
+        let made = make
+            .iter()
+            .map(|(k, a)| async move { (*k, this.make_device(*k, a, view, offload).await) });
+        let made = join_all(made).await;
         made.into_iter()
             .filter_map(|(k, r)| Some((k, r.err()?)))
             .collect()
@@ -182,25 +193,27 @@ impl Plane {
     }
 
     /// Makes tunnel and service of every network that this host carries; returns what failed.
-    async fn make_networks(&mut self, view: &View) -> BTreeMap<u32, String> {
+    async fn make_networks(&mut self, view: &View, there: &Present) -> BTreeMap<u32, String> {
         let mut failed = BTreeMap::new();
         for (vni, network) in &view.networks {
-            if let Err(e) = self.make_network(*vni, network).await {
+            if let Err(e) = self.make_network(*vni, network, there).await {
                 failed.insert(*vni, e.to_string());
             }
         }
         failed
     }
 
-    async fn make_network(&mut self, vni: u32, network: &Network) -> Result<()> {
-        if self.datapath == Datapath::Netdev && links::index(&links::tunnel_device(vni)).is_none() {
+    async fn make_network(&mut self, vni: u32, network: &Network, there: &Present) -> Result<()> {
+        if self.datapath == Datapath::Netdev && !there.contains_key(&links::tunnel_device(vni)) {
+            self.made = true;
             links::tunnel(vni, self.mtu)?;
         }
         let current = self
             .services
             .get(&vni)
             .is_some_and(|s| s.is_current(vni, network));
-        if !current || !service::is_whole(vni, network) {
+        if !current || !service::is_whole(vni, network, there) {
+            self.made = true;
             service::ensure(vni, network, self.mtu, self.datapath.offloads()).await?;
         }
         let zone = self.zone(vni, network);
@@ -216,14 +229,14 @@ impl Plane {
     }
 
     /// Connects what is missing in the switch; returns the numbers of all ports.
-    async fn connect(&mut self, view: &View) -> Result<BTreeMap<String, u32>> {
+    async fn connect(&mut self, view: &View, there: &Present) -> Result<BTreeMap<String, u32>> {
         let mut present = self.switch.ports().await?;
-        let wanted = self.wanted_ports(view);
-        let there = |p: &&NewPort| !p.kind.is_empty() || p.index.is_some();
+        let wanted = self.wanted_ports(view, there);
+        let exists = |p: &&NewPort| !p.kind.is_empty() || p.index.is_some();
         // A device that was made again in this pass: the switch must let go of the dead one first.
         let dead: Vec<String> = present
             .iter()
-            .filter(|(n, p)| is_dead(n, p))
+            .filter(|(n, p)| is_dead(n, p, there))
             .map(|(n, _)| n.clone())
             .collect();
         self.switch.remove_ports(&dead).await?;
@@ -231,7 +244,7 @@ impl Plane {
         let missing = |p: &&NewPort| !present.contains_key(&p.name);
         let add: Vec<NewPort> = wanted
             .values()
-            .filter(there)
+            .filter(exists)
             .filter(missing)
             .cloned()
             .collect();
@@ -244,6 +257,17 @@ impl Plane {
             .filter(|(n, _)| wanted.contains_key(n))
             .filter_map(|(n, p)| Some((n, p.number?)))
             .collect())
+    }
+
+    /// Tells the tunnel devices who is where, unless they know.
+    fn forward(&mut self, wanted: Forwarding, there: &Present, look: bool) -> Result<()> {
+        if !look && !self.made && self.forwarded.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        self.forwarded = None;
+        links::forward(&wanted, there)?;
+        self.forwarded = Some(wanted);
+        Ok(())
     }
 
     /// Installs the host's rules for egress where a network has it.
@@ -283,7 +307,7 @@ impl Plane {
 }
 
 /// Whether the switch holds a device that is gone, or has been made again under the same name.
-fn is_dead(name: &str, port: &Port) -> bool {
+fn is_dead(name: &str, port: &Port, there: &Present) -> bool {
     let kernel = name != SHARED_TUNNEL && name != BRIDGE && port.owner.is_some();
-    kernel && (port.number.is_none() || links::index(name) != port.index)
+    kernel && (port.number.is_none() || there.get(name).copied() != port.index)
 }

@@ -51,6 +51,8 @@ pub struct NewPort {
 pub struct Switch {
     database: Database,
     bridge: OpenFlow,
+    /// The ports as they were last read or changed; none when that is not known.
+    ports: Option<BTreeMap<String, Port>>,
     /// What the bridge contained when it was last read or changed; none when that is not known.
     contents: Option<(Vec<Seen>, Meters)>,
 }
@@ -62,18 +64,33 @@ impl Switch {
     /// Open vSwitch is not installed or does not start.
     pub async fn ensure(&mut self, datapath: Datapath) -> Result<()> {
         let started = daemons::ensure_running().await?;
+        if started {
+            self.distrust();
+        }
         let there = !started && self.ports().await.is_ok_and(|p| p.contains_key(BRIDGE));
         if !there {
             self.contents = None;
+            self.distrust();
             daemons::ensure_running().await?;
             ensure_bridge(datapath).await?;
         }
         Ok(())
     }
 
-    /// Every port of the switch by name. Fails if the database does not answer.
+    /// Every port of the switch by name, as far as only we change them; [`Switch::distrust`] has them read anew. Fails
+    /// if the database does not answer.
     pub async fn ports(&mut self) -> Result<BTreeMap<String, Port>> {
-        self.database.ports().await
+        if let Some(ports) = &self.ports {
+            return Ok(ports.clone());
+        }
+        let ports = self.database.ports().await?;
+        self.ports = Some(ports.clone());
+        Ok(ports)
+    }
+
+    /// Somebody else may have changed the ports.
+    pub fn distrust(&mut self) {
+        self.ports = None;
     }
 
     /// Adds ports, and waits until the switch has them.
@@ -81,6 +98,7 @@ impl Switch {
         if ports.is_empty() {
             return Ok(());
         }
+        self.distrust();
         self.database.add(ports).await
     }
 
@@ -89,6 +107,7 @@ impl Switch {
         if names.is_empty() {
             return Ok(());
         }
+        self.distrust();
         self.database.remove(names).await
     }
 
