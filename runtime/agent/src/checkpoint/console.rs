@@ -23,6 +23,14 @@ pub fn identity(pid: i32) -> Option<String> {
     Some(format!("tty[{rdev:x}:{:x}]", meta.dev()))
 }
 
+/// Whether a descriptor is the container's console, by whichever mount it was opened: in a container that was
+/// restored that is the host's.
+pub fn is(pid: i32, descriptor: i32) -> bool {
+    let device = |path: String| std::fs::metadata(path).ok().map(|m| (m.dev(), m.rdev()));
+    let own = device(format!("/proc/{pid}/root/dev/console"));
+    own.is_some() && own == device(format!("/proc/{pid}/fd/{descriptor}"))
+}
+
 /// Makes a terminal that belongs to the user `owner`, lets what comes out of it be written to `log`, and returns its
 /// path.
 ///

@@ -167,7 +167,7 @@ impl Frozen {
 /// [`crate::container::paths::Paths`] are those that it lives in. The images may have been changed.
 ///
 /// # Errors
-/// Nothing of it runs; what was prepared can be used again.
+/// Nothing of it runs; what was prepared can be used again, and is locked.
 pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Parked, Error> {
     let begun = Instant::now();
     let init = restore::restore(site, id, dir, opts).await?;
@@ -176,6 +176,15 @@ pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result
         init,
         took: begun.elapsed(),
     })
+}
+
+/// Locks the namespace in which `id` will be restored, before its ports are attached: what comes for it until it runs
+/// is dropped, and so is sent again, not refused. It stays locked until [`Parked::resume`], or goes with the namespace.
+///
+/// # Errors
+/// nftables does not work there.
+pub async fn lock(site: &Site, id: &Id) -> Result<(), Error> {
+    lock::close(&site.paths.netns(id)).await
 }
 
 /// The container that an earlier agent, or an earlier call, left parked; none if it is not. What was left half

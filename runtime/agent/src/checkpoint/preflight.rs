@@ -4,6 +4,7 @@
 //! CRIU itself at the dump, which then leaves the container as it was.
 
 use super::Obstacle;
+use super::console;
 use super::freezer::Group;
 use super::tasks;
 use crate::command::{Command, Failure};
@@ -241,6 +242,9 @@ fn process(pid: i32, own: &[Option<String>]) -> Vec<Obstacle> {
     }
     let mounts = tasks::mounts(pid);
     for (number, target) in tasks::descriptors(pid) {
+        if console::is(pid, number) {
+            continue;
+        }
         let foreign = target.starts_with('/')
             && tasks::mount(pid, number).is_some_and(|m| !mounts.contains(&m));
         if foreign {

@@ -235,9 +235,7 @@ pub async fn undo(site: &Site, id: &Id) -> Result<(), Error> {
     if let Some(lxc) = state.and_then(|s| s.program) {
         end(lxc, Duration::from_secs(3)).await;
     }
-    if mount::is_mounted(&site.paths.netns(id)).is_ok_and(|m| m) {
-        lock::open(&site.paths.netns(id)).await?;
-    }
+    // Its network stays locked: a kernel that knows nothing of its connections would end them.
     work.clear()
         .map_err(Error::file(format!("container {id}: ending its restore")))
 }

@@ -31,7 +31,8 @@ esac
 exit 0
 "#;
 
-/// What LXC takes for CRIU when it restores: adds what the agent knows, leaves out the console that LXC does not have.
+/// What LXC takes for CRIU when it restores: adds what the agent knows, leaves out the console that LXC does not have,
+/// and the AppArmor profile, which LXC names also where the kernel has none: every task gets back what it had.
 const SHIM: &str = r#"#!/bin/sh
 PATH=$SKYSAIL_PATH
 export PATH
@@ -40,6 +41,7 @@ left=$#
 while [ "$left" -gt 0 ]; do
     word=$1; shift; left=$((left - 1))
     if [ "$word" = --ext-mount-map ] && [ "$1" = console: ]; then shift; left=$((left - 1)); continue; fi
+    if [ "$word" = --lsm-profile ]; then shift; left=$((left - 1)); continue; fi
     set -- "$@" "$word"
 done
 while read -r word; do set -- "$@" "$word"; done <"$SKYSAIL_CHECKPOINT/more"

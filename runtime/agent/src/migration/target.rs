@@ -326,6 +326,11 @@ impl Arrive {
             }
         }
         tracing::error!(container = %id, "its memory is lost; it is started anew");
+        // In new namespaces: these are locked.
+        let steps = [Step::DetachPorts, Step::DropNamespaces];
+        if let Err(error) = act(&self.all, id, &steps).await {
+            tracing::warn!(container = %id, %error, "could not be taken down");
+        }
     }
 
     async fn discard(&self) -> TargetEvent {

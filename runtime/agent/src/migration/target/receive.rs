@@ -66,8 +66,11 @@ impl Arrive {
         }
         let id = self.record.container.clone();
         self.turn = Some(self.all.site.turn(&id).await);
-        let parked = match act(&self.all, &id, &[Step::Root, Step::Ports]).await {
-            Ok(()) => self.restore().await.map(drop).map_err(|e| e.to_string()),
+        let parked = match checkpoint::lock(&self.all.site, &id).await {
+            Ok(()) => match act(&self.all, &id, &[Step::Root, Step::Ports]).await {
+                Ok(()) => self.restore().await.map(drop).map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            },
             Err(e) => Err(e.to_string()),
         };
         match parked {
