@@ -16,6 +16,10 @@ pub const CASES: &[Case] = &[
         "a_target_agent_killed_at_any_step_of_a_cold_move_loses_nothing",
         target,
     ),
+    (
+        "agents_killed_at_any_step_of_a_live_move_lose_nothing_of_its_memory",
+        live,
+    ),
     ("the_server_killed_around_the_commit_loses_nothing", server),
     ("a_cancelled_move_leaves_the_container_running", cancel),
     (
@@ -95,6 +99,26 @@ fn source(cluster: &Cluster) -> Result<()> {
 fn target(cluster: &Cluster) -> Result<()> {
     Mover::with(cluster, "target-dies", "east-2", |mover| {
         killed(mover, &TARGET, false, "Cold")
+    })
+}
+
+fn live(cluster: &Cluster) -> Result<()> {
+    Mover::alive(cluster, "live-dies", "east-2", |mover| {
+        for (points, at_source) in [(&SOURCE[2..], true), (&TARGET[..], false)] {
+            for point in points {
+                killed(mover, &[point], at_source, "Live")?;
+                mover
+                    .tells()
+                    .map_err(|e| e.context(format!("killed at {point}")))?;
+                let gone = ["delete", "mig", "--all", "-n", "acme"];
+                mover.cluster.kubectl(&gone)?.ok()?;
+            }
+        }
+        ensure!(
+            mover.object()?["status"]["restarts"] == 0,
+            "it was started anew"
+        );
+        Ok(())
     })
 }
 

@@ -60,6 +60,9 @@ spec:
   init: [/bin/sh, -c, \"trap 'exit 0' PWR TERM; while :; do sleep 60 & wait $!; done\"]
 ";
 
+/// Counts, and says each number over one connection to the container that stays.
+const TELL: &str = "systemd-run -q --unit=tell bash -c 'exec 3<>/dev/tcp/still/7000; i=0; while sleep 0.05; do i=$((i+1)); echo line $i >&3 || exit 1; done'";
+
 /// The container, for one case.
 pub struct Mover<'a> {
     pub cluster: &'a Cluster,
@@ -74,8 +77,47 @@ impl<'a> Mover<'a> {
         host: &str,
         body: impl FnOnce(&Mover) -> Result<()>,
     ) -> Result<()> {
+        Self::of("waits", cluster, name, host, body)
+    }
+
+    /// The same with systemd, and something that counts in memory and tells another container of it, line by line
+    /// over one connection. Where hosts cannot move containers live, they say why, and so is said here.
+    pub fn alive(
+        cluster: &'a Cluster,
+        name: &'static str,
+        host: &str,
+        body: impl FnOnce(&Mover) -> Result<()>,
+    ) -> Result<()> {
+        for host in HOSTS {
+            let object = cluster.get("host", "default", host)?;
+            let all = object["status"]["conditions"].as_array().cloned();
+            let all = all.unwrap_or_default();
+            let live = all.iter().find(|c| c["type"] == "LiveMigration");
+            if let Some(no) = live.filter(|c| c["status"] != "True") {
+                eprintln!("not tried: {host} cannot: {}", no["message"]);
+                return Ok(());
+            }
+        }
+        Self::of("debian", cluster, name, host, |mover| {
+            let listen = "pkill nc; rm -f /root/told; setsid nc -l 7000 >/root/told 2>/dev/null </dev/null &";
+            let still = ["sh", "-c", listen];
+            cluster.exec("acme", "still", &still)?.ok()?;
+            // systemd may still be on its way up.
+            until("systemd to take a service", LIMIT, || mover.sh(TELL))?;
+            mover.tells()?;
+            body(mover)
+        })
+    }
+
+    fn of(
+        image: &str,
+        cluster: &'a Cluster,
+        name: &'static str,
+        host: &str,
+        body: impl FnOnce(&Mover) -> Result<()>,
+    ) -> Result<()> {
         let mover = Mover { cluster, name };
-        let result = mover.make(host).and_then(|()| body(&mover));
+        let result = mover.make(image, host).and_then(|()| body(&mover));
         for host in HOSTS {
             let _ = cluster.on_host(host, "rm -f /var/lib/skysail/failpoints");
         }
@@ -92,11 +134,30 @@ impl<'a> Mover<'a> {
         result.and(removed)
     }
 
-    fn make(&self, host: &str) -> Result<()> {
+    /// What it counts goes on, and the other container has heard every number once and in order.
+    pub fn tells(&self) -> Result<()> {
+        let heard = || -> Result<u64> {
+            let check = ["awk", "$2 != NR {exit 1} END {print NR}", "/root/told"];
+            let told = self.cluster.exec("acme", "still", &check)?.ok();
+            Ok(told
+                .context("a line is missing, or came twice")?
+                .trim()
+                .parse()?)
+        };
+        let before = heard()?;
+        let more = || {
+            let now = heard()?;
+            ensure!(now > before, "nothing was heard after {before}");
+            Ok(())
+        };
+        until("the connection to go on", LIMIT, more).map(drop)
+    }
+
+    fn make(&self, image: &str, host: &str) -> Result<()> {
         let manifest = json!({
             "apiVersion": "skysail.dev/v1alpha1", "kind": "Container",
             "metadata": {"name": self.name, "namespace": "acme"},
-            "spec": {"image": "waits", "instanceType": "small", "networks": [{"name": "private"}],
+            "spec": {"image": image, "instanceType": "small", "networks": [{"name": "private"}],
                 "placement": {"host": host}},
         });
         self.cluster.apply(&manifest.to_string())?.ok()?;

@@ -9,6 +9,10 @@ use skysail_e2e::Cluster;
 pub const CASES: &[Case] = &[
     ("a_container_moves_cold_within_a_cloud", within),
     ("a_container_moves_cold_to_another_cloud_and_back", between),
+    (
+        "a_container_moves_live_between_clouds_with_its_processes_and_connections",
+        live,
+    ),
     ("migrate_shows_how_far_it_is_and_what_it_took", cli),
 ];
 
@@ -39,6 +43,29 @@ fn between(cluster: &Cluster) -> Result<()> {
             ensure!(mover.host()?.starts_with(cloud), "{}", mover.host()?);
             mover.is_whole()?;
         }
+        Ok(())
+    })
+}
+
+fn live(cluster: &Cluster) -> Result<()> {
+    Mover::alive(cluster, "live", "east-2", |mover| {
+        let ran = "systemctl show -p InvocationID tell; systemctl is-active tell";
+        let before = mover.sh(ran)?;
+        for (i, host) in ["west-1", "east-1", "west-1", "east-2"].iter().enumerate() {
+            let spec = json!({"mode": "Live", "target": {"host": host}});
+            let status = mover.moves(&format!("l{i}"), spec)?;
+            ensure!(status["mode"] == "Live", "{status}");
+            mover.tells()?;
+            mover.is_whole()?;
+        }
+        let (after, restarts) = (
+            mover.sh(ran)?,
+            mover.object()?["status"]["restarts"].clone(),
+        );
+        ensure!(
+            after == before && restarts == 0,
+            "{before} became {after}, restarts {restarts}"
+        );
         Ok(())
     })
 }
