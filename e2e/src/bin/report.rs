@@ -1,14 +1,18 @@
 //! `make report`: measures and writes `target/report/`.
 
 use anyhow::Result;
-use skysail_e2e::report::{Report, placement, spine};
+use skysail_e2e::report::{Report, migration, placement, spine};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Measures a group of figures, or one part of it, into the report.
 type Measure = fn(&mut Report, Option<&str>) -> Result<()>;
 
-const GROUPS: [(&str, Measure); 2] = [("spine", spine::measure), ("placement", placement::measure)];
+const GROUPS: [(&str, Measure); 3] = [
+    ("spine", spine::measure),
+    ("migration", migration::measure),
+    ("placement", placement::measure),
+];
 
 fn main() -> ExitCode {
     let only = std::env::args().nth(1).filter(|o| !o.is_empty());

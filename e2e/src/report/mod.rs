@@ -1,6 +1,7 @@
 //! Measurements, and how they are written: `report.json` for programs, `report.md`
 //! with plots for people. Nothing here judges; an aim stands beside its figure.
 
+pub mod migration;
 mod page;
 pub mod placement;
 mod plot;
