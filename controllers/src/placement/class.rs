@@ -175,9 +175,15 @@ fn candidates(
 fn domains(board: &Board<'_>, fixed: &[Result<(), Refusal>], topology: Topology) -> Vec<u32> {
     let counts = board.snapshot.hosts.iter().zip(fixed);
     let counts = counts.filter(|(h, fixed)| fixed.is_ok() && (h.unready.is_none() || h.coming));
-    let mut domains: Vec<u32> = counts.map(|(h, _)| h.domains[topology as usize]).collect();
     let names = &board.snapshot.domains[topology as usize];
+    let mut seen = vec![false; names.len()];
+    let mut domains: Vec<u32> = vec![];
+    for (host, _) in counts {
+        let domain = host.domains[topology as usize];
+        if !std::mem::replace(&mut seen[domain as usize], true) {
+            domains.push(domain);
+        }
+    }
     domains.sort_by_key(|d| &names[*d as usize]);
-    domains.dedup();
     domains
 }

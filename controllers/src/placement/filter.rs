@@ -51,15 +51,46 @@ pub enum Refusal {
     Disk(Bytes),
 }
 
+/// One rule that depends on the Host alone.
+type Check = fn(&PlacementRules, &HostView) -> Option<Refusal>;
+
+/// In the order in which they are said.
+const FIXED: [Check; 9] = [
+    |rules, host| {
+        let other = rules.host.as_ref().is_some_and(|h| *h != host.name);
+        other.then_some(Refusal::OtherHost)
+    },
+    |rules, host| unnamed(&rules.clouds, &host.cloud, Refusal::OtherCloud),
+    |rules, host| unnamed(&rules.regions, &host.region, Refusal::OtherRegion),
+    |rules, host| unnamed(&rules.zones, &host.zone, Refusal::OtherZone),
+    |rules, host| {
+        let mut wanted = rules.host_selector.iter();
+        let all = wanted.all(|(k, v)| host.labels.get(k) == Some(v));
+        (!all).then_some(Refusal::Selector)
+    },
+    kernel,
+    too_dear,
+    |rules, host| {
+        let taint = host.taints.iter().find(|t| !tolerated(rules, t))?;
+        Some(Refusal::Taint(taint.key.clone()))
+    },
+    |_, host| host.cordoned.then_some(Refusal::Cordoned),
+];
+
 /// The rules that depend on the Host alone, without whether it is ready: the Hosts over which Containers are spread.
 ///
 /// # Errors
 /// The first rule that refuses it.
 pub fn fixed(rules: &PlacementRules, host: &HostView) -> Result<(), Refusal> {
-    match every_fixed(rules, host, true).into_iter().next() {
+    match FIXED.iter().find_map(|check| check(rules, host)) {
         Some(refusal) => Err(refusal),
         None => Ok(()),
     }
+}
+
+fn unnamed(list: &[String], own: &Option<String>, refusal: Refusal) -> Option<Refusal> {
+    let named = list.is_empty() || own.as_ref().is_some_and(|o| list.contains(o));
+    (!named).then_some(refusal)
 }
 
 /// The same with whether it is ready.
@@ -72,38 +103,6 @@ pub fn at_all(rules: &PlacementRules, host: &HostView) -> Result<(), Refusal> {
         Some(reason) => Err(Refusal::NotReady(reason.clone())),
         None => Ok(()),
     }
-}
-
-/// All fixed rules that refuse the Host, or only the first.
-fn every_fixed(rules: &PlacementRules, host: &HostView, first: bool) -> Vec<Refusal> {
-    let named = |list: &[String], own: &Option<String>| {
-        list.is_empty() || own.as_ref().is_some_and(|o| list.contains(o))
-    };
-    let mut refusals = vec![];
-    let checks: [&dyn Fn() -> Option<Refusal>; 9] = [
-        &|| (rules.host.as_ref().is_some_and(|h| *h != host.name)).then_some(Refusal::OtherHost),
-        &|| (!named(&rules.clouds, &host.cloud)).then_some(Refusal::OtherCloud),
-        &|| (!named(&rules.regions, &host.region)).then_some(Refusal::OtherRegion),
-        &|| (!named(&rules.zones, &host.zone)).then_some(Refusal::OtherZone),
-        &|| {
-            let mut wanted = rules.host_selector.iter();
-            (!wanted.all(|(k, v)| host.labels.get(k) == Some(v))).then_some(Refusal::Selector)
-        },
-        &|| kernel(rules, host),
-        &|| too_dear(rules, host),
-        &|| {
-            let taint = host.taints.iter().find(|t| !tolerated(rules, t))?;
-            Some(Refusal::Taint(taint.key.clone()))
-        },
-        &|| host.cordoned.then_some(Refusal::Cordoned),
-    ];
-    for check in checks {
-        refusals.extend(check());
-        if first && !refusals.is_empty() {
-            break;
-        }
-    }
-    refusals
 }
 
 fn tolerated(rules: &PlacementRules, taint: &Taint) -> bool {
@@ -150,7 +149,8 @@ impl Board<'_> {
     pub fn refusals(&self, request: &Request, host: usize) -> Vec<Refusal> {
         let view = &self.snapshot.hosts[host];
         let class = &self.classes.all[request.class];
-        let mut all = every_fixed(&request.container.spec.placement, view, false);
+        let rules = &request.container.spec.placement;
+        let mut all: Vec<Refusal> = FIXED.iter().filter_map(|c| c(rules, view)).collect();
         all.extend(view.unready.clone().map(Refusal::NotReady));
         let least: Vec<u32> = self.least(class);
         let slot = &self.slots[host];
