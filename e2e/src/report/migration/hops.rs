@@ -9,9 +9,9 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// The container that is moved, and the one that talks to it.
-const MOVED: &str = "web-0";
-const CLIENT: &str = "db";
+/// The container that is moved (the others of the quickstart are kept apart by their spread), and the one that talks to it.
+const MOVED: &str = "db";
+const CLIENT: &str = "web-0";
 const PORT: &str = "5800";
 /// Where the workload lies in both.
 const PROGRAM: &str = "/usr/local/bin/workload";
