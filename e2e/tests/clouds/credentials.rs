@@ -50,7 +50,7 @@ spec:
         &[("accessKeyId", KEYS.0), ("secretAccessKey", "wrong")],
     )?;
     clouds.says(CONDITION, ["False", "Denied", "SignatureDoesNotMatch"])?;
-    let action = serde_json::json!({"action": "RunInstances", "dryRun": true, "code": "UnauthorizedOperation", "status": 403});
+    let action = serde_json::json!({"action": "RunInstances", "dryRun": true, "code": "UnauthorizedOperation", "status": 403, "count": 1000});
     clouds.double.fault(action);
     secret(
         clouds,
@@ -58,6 +58,7 @@ spec:
     )?;
     let lacking = "Secret skysail-system/aws lack the permission ec2:RunInstances;";
     clouds.says(CONDITION, ["False", "Denied", lacking])?;
+    clouds.double.heal();
     // Nobody tells us of a policy that was mended: an edit of the Cloud makes it look at once.
     let touch = ["annotate", "cloud", "aws", "looked=again"];
     clouds.cluster.kubectl(&touch)?.ok()?;

@@ -14,6 +14,7 @@ const MOVED: &str = "db";
 const CLIENT: &str = "web-0";
 const PORT: &str = "5800";
 /// Where the workload lies in both.
+const FOLDER: &str = "/usr/local/bin";
 const PROGRAM: &str = "/usr/local/bin/workload";
 
 /// What one hop showed, in milliseconds where it is a time.
@@ -51,9 +52,9 @@ pub fn measure(cluster: &Cluster, case: &Case, report: &mut Report) -> Result<()
 
 fn put(cluster: &Cluster, container: &str) -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("workload");
-    let to = format!("acme/{container}:{PROGRAM}");
+    let to = format!("{container}:{FOLDER}");
     let from = program.to_string_lossy();
-    cluster.skysail(&["cp", &from, &to])?.ok()?;
+    cluster.skysail(&["cp", "-n", "acme", &from, &to])?.ok()?;
     let executable = ["chmod", "755", PROGRAM];
     cluster.exec("acme", container, &executable)?.ok().map(drop)
 }
@@ -128,7 +129,7 @@ fn hop(cluster: &Cluster, case: &Case, turn: usize, address: &str, seen: &mut Se
 fn watch(cluster: &Cluster, address: &str) -> Result<Child> {
     let mut command = cluster.client();
     command.args([
-        "exec", "-n", "acme", CLIENT, "--", PROGRAM, "client", address, PORT, "8",
+        "exec", "-n", "acme", CLIENT, "--", PROGRAM, "client", address, PORT, "6",
     ]);
     let child = command
         .stdin(Stdio::null())

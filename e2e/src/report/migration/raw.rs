@@ -71,7 +71,7 @@ fn hop(cluster: &Cluster, case: &Case, turn: usize) -> Result<f64> {
         cluster.on_host(to, &listening)?.ok()
     })?;
     let send = format!(
-        "criu dump -t $(cat {FOLDER}/pid) -D {FOLDER}/images -o dump.log --tcp-established && \
+        "criu dump -t $(cat {FOLDER}/pid) -D {FOLDER}/images -o dump.log --tcp-established || {{ tail -5 {FOLDER}/images/dump.log; exit 1; }}; \
          tar -cf - -C {FOLDER}/images . | nc -N {address} {PORT}"
     );
     let sent = cluster.on_host(from, &send).and_then(Output::ok);
