@@ -52,7 +52,7 @@ pub(crate) const OPTIONS: &[&str] = &[
     "--aptopt=APT::Install-Recommends \"false\"",
     // CRIU and its own libraries of the next release: this one's (4.1) cannot dump TCP connections on newer kernels.
     // Where they cannot be had, this release's stays, and the host says so in its condition `LiveMigration`.
-    "--customize-hook=echo 'deb [check-valid-until=no] http://deb.debian.org/debian forky main' >\"$1\"/etc/apt/sources.list.d/criu.list; printf 'Package: *\\nPin: release n=forky\\nPin-Priority: 1\\n' >\"$1\"/etc/apt/preferences.d/criu; chroot \"$1\" sh -c 'apt-get update -q && apt-get install -y -q --no-install-recommends criu/forky libcompel1/forky libnet9/forky libnl-3-200/forky' || true; rm -rf \"$1\"/etc/apt/sources.list.d/criu.list \"$1\"/etc/apt/preferences.d/criu \"$1\"/var/lib/apt/lists/*_forky_*",
+    "--customize-hook=sed -n 's/^deb \\([^ ]*\\) trixie main$/deb [check-valid-until=no] \\1 forky main/p' \"$1\"/etc/apt/sources.list >\"$1\"/etc/apt/sources.list.d/criu.list; printf 'Package: *\\nPin: release n=forky\\nPin-Priority: 1\\n' >\"$1\"/etc/apt/preferences.d/criu; chroot \"$1\" sh -c 'apt-get update -q && apt-get install -y -q --no-install-recommends criu/forky libcompel1/forky libnet9/forky libnl-3-200/forky' || true; rm -rf \"$1\"/etc/apt/sources.list.d/criu.list \"$1\"/etc/apt/preferences.d/criu \"$1\"/var/lib/apt/lists/*_forky_*",
     "--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_* \"$1\"/etc/machine-id",
 ];
 
