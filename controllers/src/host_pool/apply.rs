@@ -2,7 +2,7 @@
 
 use super::plan::{self, LEAVING, Plan, Seen};
 use crate::Context;
-use crate::placement::apply::objects;
+use crate::placement::apply::{filled, objects};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
@@ -69,17 +69,7 @@ impl Sweep for Pools {
         if pools.is_empty() {
             return Ok(Seen::default());
         }
-        tokio::join!(
-            c.containers.ready(),
-            c.hosts.ready(),
-            c.images.ready(),
-            c.instance_types.ready(),
-            c.container_sets.ready(),
-            c.machine_types.ready(),
-            c.clouds.ready(),
-            c.namespaces.ready(),
-            c.migrations.ready()
-        );
+        filled(c).await;
         Ok(Seen {
             pools,
             objects: objects(c),

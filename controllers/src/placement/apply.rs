@@ -126,6 +126,21 @@ pub(crate) fn objects(context: &Context) -> Objects {
     }
 }
 
+/// Waits until everything that [`objects`] reads is known.
+pub(crate) async fn filled(c: &Context) {
+    tokio::join!(
+        c.containers.ready(),
+        c.hosts.ready(),
+        c.images.ready(),
+        c.instance_types.ready(),
+        c.container_sets.ready(),
+        c.machine_types.ready(),
+        c.clouds.ready(),
+        c.namespaces.ready(),
+        c.migrations.ready()
+    );
+}
+
 impl Sweep for Placement {
     type View = Snapshot;
     type Plan = Plan;
@@ -134,17 +149,7 @@ impl Sweep for Placement {
 
     async fn observe(&self) -> Result<Snapshot, Error> {
         let c = &self.context;
-        tokio::join!(
-            c.containers.ready(),
-            c.hosts.ready(),
-            c.images.ready(),
-            c.instance_types.ready(),
-            c.container_sets.ready(),
-            c.machine_types.ready(),
-            c.clouds.ready(),
-            c.namespaces.ready(),
-            c.migrations.ready()
-        );
+        filled(c).await;
         self.settle().await?;
         let containers = c.containers.list();
         let waits = |c: &Arc<Container>| c.status.as_ref().is_none_or(|s| s.host.is_none());

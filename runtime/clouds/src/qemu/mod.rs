@@ -19,7 +19,7 @@ mod saved;
 pub use image::Image;
 
 use crate::{
-    Driver, Error, Machine, Offer, Order, Result, SshTarget, State, command,
+    Driver, Error, Machine, Offer, Order, Result, State, command,
     sandbox::{Settings, claims::Claims, namespace, records::Host},
 };
 use accelerator::Accelerator;
@@ -29,7 +29,6 @@ use skysail_schemas::{
     host::Resources,
     quantity::{Bytes, Cpu},
 };
-use std::net::IpAddr;
 
 /// The emulator of this driver's machines.
 const QEMU: &str = "qemu-system-x86_64";
@@ -101,21 +100,7 @@ impl Qemu {
                 image.busybox().display()
             )
         };
-        Ok(Machine {
-            id: host.name.clone(),
-            name: host.name.clone(),
-            tags: host.tags.clone(),
-            state,
-            internal: Some(IpAddr::V4(host.internal)),
-            external: host.external.map(IpAddr::V4),
-            ssh: SshTarget {
-                address: host.external.unwrap_or(host.internal).to_string(),
-                port: 22,
-                user: "root".into(),
-                proxy_command: host.external.is_none().then(through_router),
-                key_secret: None,
-            },
-        })
+        Ok(host.machine(state, through_router))
     }
 }
 

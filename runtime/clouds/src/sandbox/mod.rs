@@ -22,7 +22,7 @@ pub mod root;
 pub use boot::INIT;
 pub use fabric::{Fabric, Settings};
 
-use crate::{Driver, Error, Machine, Offer, Order, Result, SshTarget, State};
+use crate::{Driver, Error, Machine, Offer, Order, Result, State};
 use async_trait::async_trait;
 use claims::Claims;
 use records::Host;
@@ -31,7 +31,6 @@ use skysail_schemas::{
     host::Resources,
     quantity::{Bytes, Cpu},
 };
-use std::net::IpAddr;
 
 /// A cloud of namespaces.
 pub struct Sandbox {
@@ -62,21 +61,7 @@ impl Sandbox {
                 host.lower.display()
             )
         };
-        Ok(Machine {
-            id: host.name.clone(),
-            name: host.name.clone(),
-            tags: host.tags.clone(),
-            state,
-            internal: Some(IpAddr::V4(host.internal)),
-            external: host.external.map(IpAddr::V4),
-            ssh: SshTarget {
-                address: host.external.unwrap_or(host.internal).to_string(),
-                port: 22,
-                user: "root".into(),
-                proxy_command: host.external.is_none().then(through_router),
-                key_secret: None,
-            },
-        })
+        Ok(host.machine(state, through_router))
     }
 }
 

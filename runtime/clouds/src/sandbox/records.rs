@@ -3,7 +3,7 @@
 //! without a record. A record is also the claim on its addresses.
 
 use super::erase::erase;
-use crate::{Error, Result};
+use crate::{Error, Machine, Result, SshTarget, State};
 use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,27 @@ pub struct Host {
     pub tags: BTreeMap<String, String>,
     /// The root filesystem below its own layer.
     pub lower: PathBuf,
+}
+
+impl Host {
+    /// The machine as it is told; `way_in` is the `ProxyCommand` where it has no public address.
+    pub fn machine(&self, state: State, way_in: impl FnOnce() -> String) -> Machine {
+        Machine {
+            id: self.name.clone(),
+            name: self.name.clone(),
+            tags: self.tags.clone(),
+            state,
+            internal: Some(IpAddr::V4(self.internal)),
+            external: self.external.map(IpAddr::V4),
+            ssh: SshTarget {
+                address: self.external.unwrap_or(self.internal).to_string(),
+                port: 22,
+                user: "root".into(),
+                proxy_command: self.external.is_none().then(way_in),
+                key_secret: None,
+            },
+        }
+    }
 }
 
 /// The records below one folder.
