@@ -13,10 +13,12 @@ struct Small<'a> {
 }
 
 const IMAGES: &str = "/var/lib/skysail/images";
+/// What the small file system is called in a list of mounts; no folder of an instance bears it.
+const SOURCE: &str = "images-made-small";
 
 impl<'a> Small<'a> {
     fn mount(cluster: &'a Cluster, host: &'a str) -> Result<Self> {
-        let line = format!("mount -t tmpfs -o size=32m skysail-e2e {IMAGES}");
+        let line = format!("mount -t tmpfs -o size=32m {SOURCE} {IMAGES}");
         cluster.on_host(host, &line)?.ok()?;
         Ok(Self { cluster, host })
     }
@@ -82,8 +84,8 @@ pub fn full(cluster: &Cluster) -> Result<()> {
     let object = cluster.get("container", "acme", "unpacked");
     ensure!(object.is_err(), "it is still there");
     drop(small);
-    let left = "grep -c skysail-e2e /proc/mounts || true";
-    let left = cluster.on_host(host, left)?.ok()?;
+    let left = format!("grep -c ^{SOURCE} /proc/mounts || true");
+    let left = cluster.on_host(host, &left)?.ok()?;
     ensure!(left.trim() == "0", "{left} mounts are left");
     Ok(())
 }
