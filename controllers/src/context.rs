@@ -7,7 +7,7 @@ use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    Network, Port, Segment,
+    MigrationGroup, Network, Port, Segment,
 };
 use std::sync::Arc;
 
@@ -51,6 +51,8 @@ pub struct Context {
     pub container_sets: Arc<Cache<ContainerSet>>,
     /// Migrations.
     pub migrations: Arc<Cache<Migration>>,
+    /// Migration groups.
+    pub migration_groups: Arc<Cache<MigrationGroup>>,
     /// Ports.
     pub ports: Arc<Cache<Port>>,
     /// Segments.
@@ -78,6 +80,7 @@ impl Context {
             containers: cache!(),
             container_sets: cache!(),
             migrations: cache!(),
+            migration_groups: cache!(),
             ports: cache!(),
             segments: cache!(),
             client,

@@ -19,6 +19,7 @@ pub mod host;
 pub mod host_pool;
 pub mod image;
 pub mod migration;
+pub mod migration_group;
 pub mod network;
 mod owner;
 pub mod placement;
@@ -74,6 +75,10 @@ pub const ALL: &[Controller] = &[
     Controller {
         name: "migration",
         run: |c, stop| Box::pin(migration::run(c, stop)),
+    },
+    Controller {
+        name: "migration-group",
+        run: |c, stop| Box::pin(migration_group::run(c, stop)),
     },
 ];
 

@@ -5,6 +5,7 @@ pub mod census;
 pub mod cluster;
 pub mod pinging;
 pub mod report;
+pub mod shop;
 pub mod times;
 pub mod wait;
 

@@ -82,6 +82,7 @@ pub fn all() -> Vec<Kind> {
         kind::<crate::Container, crate::ContainerSpec>(),
         kind::<crate::ContainerSet, crate::ContainerSetSpec>(),
         kind::<crate::Migration, crate::MigrationSpec>(),
+        kind::<crate::MigrationGroup, crate::MigrationGroupSpec>(),
         kind::<crate::Port, crate::PortSpec>(),
         kind::<crate::Segment, crate::SegmentSpec>(),
     ]

@@ -13,7 +13,8 @@
 //!  ├─ Network       the tenant's private network; owns one Segment
 //!  ├─ ContainerSet  a template and a count; owns Containers
 //!  ├─ Container     a system container; owns one Port per network
-//!  └─ Migration     one move of a Container to another host
+//!  ├─ Migration     one move of a Container to another host
+//!  └─ MigrationGroup  moves of many Containers, in waves; owns one Migration each
 //! Port           (made by Skysail) one container's address on one network, and the host where it is
 //! Segment        (made by Skysail) the claim on one VXLAN network identifier (VNI)
 //! ```
@@ -33,6 +34,7 @@ pub mod condition;
 pub mod container;
 pub mod container_set;
 pub mod duration;
+pub mod estimate;
 pub mod generate;
 pub mod host;
 pub mod host_pool;
@@ -42,6 +44,7 @@ pub mod instance_type;
 pub mod kinds;
 pub mod machine_type;
 pub mod migration;
+pub mod migration_group;
 pub mod network;
 pub mod placement;
 pub mod port;
@@ -59,6 +62,7 @@ pub use image::{Image, ImageSpec, ImageStatus};
 pub use instance_type::{InstanceType, InstanceTypeSpec};
 pub use machine_type::{MachineType, MachineTypeSpec};
 pub use migration::{Migration, MigrationSpec, MigrationStatus};
+pub use migration_group::{MigrationGroup, MigrationGroupSpec, MigrationGroupStatus};
 pub use network::{Network, NetworkSpec, NetworkStatus};
 pub use port::{Port, PortSpec};
 pub use segment::{Segment, SegmentSpec};

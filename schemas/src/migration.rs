@@ -39,6 +39,7 @@ pub const STREAM_PORT: u16 = 6446;
     printcolumn(name = "Mode", type_ = "string", json_path = ".status.mode"),
     printcolumn(name = "Freeze", type_ = "string", json_path = ".status.freeze"),
     printcolumn(name = "Bytes", type_ = "string", json_path = ".status.progress.bytes"),
+    printcolumn(name = "Rate", type_ = "string", json_path = ".status.progress.rate"),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -72,9 +73,13 @@ pub struct MigrationSpec {
     /// Whether its processes go with it.
     #[serde(default)]
     pub mode: MigrationMode,
-    /// The longest time that a live move may stop it; the move is given up before the stop where it would take longer.
+    /// The longest time that a live move may stop it. Where more is foreseen, the move is given up before the stop
+    /// (or made cold, with `LiveElseCold`); where it has taken twice as long and is not committed, it is rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_budget: Option<Span>,
+    /// Wait while one of its two hosts has so many moves under way, of whoever made them; 4 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once_per_host: Option<u32>,
     /// What the copy may use of the network; no limit where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
@@ -194,7 +199,7 @@ pub struct MigrationStatus {
     /// When it was finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// `Accepted`, `Committed` and `Succeeded`.
+    /// `Accepted`, `Committed`, `MemoryKept` and `Succeeded`.
     pub conditions: Vec<Condition>,
 }
 
@@ -215,35 +220,56 @@ pub struct MigrationProgress {
     pub remaining: Option<Span>,
 }
 
-impl Validate for MigrationSpec {
-    fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
-        errors.dns_label("metadata.name", name);
-        errors.dns_label("spec.container", &self.container);
-        let target = &self.target;
+impl MigrationTarget {
+    /// Every mistake in it, as `spec.target`.
+    pub(crate) fn validate(&self, errors: &mut Errors) {
         for (field, value) in [
-            ("spec.target.host", &target.host),
-            ("spec.target.cloud", &target.cloud),
+            ("spec.target.host", &self.host),
+            ("spec.target.cloud", &self.cloud),
         ] {
             if let Some(value) = value {
                 errors.dns_label(field, value);
             }
         }
-        if target.host.is_some() && target.cloud.is_some() {
+        if self.host.is_some() && self.cloud.is_some() {
             errors.push(
                 Cause::Forbidden,
                 "spec.target.cloud",
                 "cannot stand beside spec.target.host: a host is in one cloud",
             );
         }
+    }
+}
+
+/// Every mistake in what a move may take.
+pub(crate) fn limits(
+    freeze_budget: Option<Span>,
+    bandwidth: Option<Bandwidth>,
+    errors: &mut Errors,
+) {
+    errors.check(
+        bandwidth.is_none_or(|b| b.0 >= 1_000_000),
+        "spec.bandwidth",
+        "must be at least 1M (bits per second)",
+    );
+    errors.check(
+        freeze_budget.is_none_or(|b| b.0 > 0),
+        "spec.freezeBudget",
+        "must be longer than nothing",
+    );
+}
+
+impl Validate for MigrationSpec {
+    fn validate(&self, name: &str, old: Option<&Self>, errors: &mut Errors) {
+        errors.dns_label("metadata.name", name);
+        errors.dns_label("spec.container", &self.container);
+        let target = &self.target;
+        target.validate(errors);
+        limits(self.freeze_budget, self.bandwidth, errors);
         errors.check(
-            self.bandwidth.is_none_or(|b| b.0 >= 1_000_000),
-            "spec.bandwidth",
-            "must be at least 1M (bits per second)",
-        );
-        errors.check(
-            self.freeze_budget.is_none_or(|b| b.0 > 0),
-            "spec.freezeBudget",
-            "must be longer than nothing",
+            self.at_once_per_host.is_none_or(|n| (1..=100).contains(&n)),
+            "spec.atOncePerHost",
+            "must be 1 to 100",
         );
         let way_out = "cancel this Migration and make another";
         errors.immutable(

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    Network, kinds,
+    MigrationGroup, Network, kinds,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,7 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
         "ContainerSet" => through::<ContainerSet>(object),
         "HostPool" => through::<HostPool>(object),
         "Migration" => through::<Migration>(object),
+        "MigrationGroup" => through::<MigrationGroup>(object),
         other => panic!("a manifest of kind {other}: add it here"),
     }
 }

@@ -10,9 +10,9 @@ use kube::ResourceExt;
 use skysail_clouds::{self as clouds, Machine};
 use skysail_reconcile::Error;
 use skysail_schemas::{Host, SYSTEM_NAMESPACE};
+use std::collections::BTreeSet;
 use std::{
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -184,22 +184,25 @@ impl HostReconciler {
         self.binary.get_or_try_init(hash).await.cloned()
     }
 
+    /// Containers that are on it, or on their way from or to it.
     pub(super) fn containers(&self, host: &Host) -> Vec<String> {
         let name = host.name_any();
-        let here = |c: &&Arc<skysail_schemas::Container>| {
-            c.status
-                .as_ref()
-                .is_some_and(|s| s.host.as_deref() == Some(&name))
+        let full = |namespace: Option<String>, name: &str| {
+            format!("{}/{name}", namespace.unwrap_or_default())
         };
-        let mut names: Vec<String> = self
-            .context
-            .containers
-            .list()
-            .iter()
-            .filter(here)
-            .map(|c| format!("{}/{}", c.namespace().unwrap_or_default(), c.name_any()))
-            .collect();
-        names.sort();
-        names
+        let containers = self.context.containers.list();
+        let on = containers.iter().filter_map(|c| {
+            let here = c.status.as_ref()?.host.as_deref() == Some(&name);
+            here.then(|| full(c.namespace(), &c.name_any()))
+        });
+        let migrations = self.context.migrations.list();
+        let moving = migrations.iter().filter_map(|m| {
+            let status = m.status.as_ref().filter(|s| !s.phase.is_finished())?;
+            let ends = [status.source.as_deref(), status.target.as_deref()];
+            let here = ends.contains(&Some(&name));
+            here.then(|| full(m.namespace(), &m.spec.container))
+        });
+        let names: BTreeSet<String> = on.chain(moving).collect();
+        names.into_iter().collect()
     }
 }

@@ -16,10 +16,10 @@
 //! Invariants: a machine is ordered under the Host's name, so twice is once; a machine
 //! that stopped or lost its surroundings is started again with its disk and addresses;
 //! an agent that is silent on a machine that runs is reinstalled, never its containers
-//! touched; a machine is given back only when its containers are gone or its agent is
-//! dead, and the Host's finalizer goes after it.
+//! touched; a machine is given back only when its containers are gone, and those that come or
+//! leave have arrived, or its agent is dead, and the Host's finalizer goes after it.
 //! Woken by: Hosts (the agent's reports too), their Cloud, its Secret and MachineType, containers
-//! on a Host that is being deleted, time (leases end without an event).
+//! on a Host that is being deleted and Migrations from or to it, time (leases end without an event).
 
 mod apply;
 mod install;
@@ -74,7 +74,20 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             .and_then(|name| hosts.get(None, name))
             .filter(|h| h.meta().deletion_timestamp.is_some());
         host.map(|h| Key::from_obj(&*h)).into_iter().collect()
-    });
+    })
+    .watches_part(
+        &context.migrations,
+        crate::migration::plan::is_finished,
+        |migration, hosts| {
+            let status = migration.status.clone().unwrap_or_default();
+            let ends = status.source.into_iter().chain(status.target);
+            let found = ends.filter_map(|name| hosts.get(None, &name));
+            found
+                .filter(|h| h.meta().deletion_timestamp.is_some())
+                .map(|h| Key::from_obj(&*h))
+                .collect()
+        },
+    );
     let gone = context
         .hosts
         .changes()

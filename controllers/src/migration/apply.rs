@@ -6,7 +6,8 @@ use crate::placement::apply::objects;
 use crate::placement::snapshot::Snapshot;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use skysail_reconcile::{Error, Outcome, Reconciler, Steps, delete_if_present};
+use serde_json::json;
+use skysail_reconcile::{Error, Outcome, Reconciler, Steps, delete_if_present, patch_meta};
 use skysail_schemas::Migration;
 use skysail_schemas::migration::{MIGRATION_FINALIZER, MigrationStatus};
 use std::sync::Arc;
@@ -53,6 +54,7 @@ impl Reconciler for MigrationReconciler {
             observed.source = host(on.and_then(|s| s.host.as_ref()));
             observed.hosts = c.hosts.list();
             observed.snapshot = Some(self.snapshot());
+            observed.busy = plan::busy(&c.migrations.list());
         }
         observed.container = container;
         Ok(observed)
@@ -64,9 +66,19 @@ impl Reconciler for MigrationReconciler {
 
     async fn apply(&self, migration: &Migration, plan: &Plan) -> Steps {
         let mut steps = Steps::default();
-        if *plan == Plan::Expire {
-            let delete = delete_if_present(&self.context.client, migration);
-            steps.run("delete what is long finished", delete).await;
+        match plan {
+            Plan::Expire => {
+                let delete = delete_if_present(&self.context.client, migration);
+                steps.run("delete what is long finished", delete).await;
+            }
+            Plan::Cancel(_) => {
+                let patch = json!({ "spec": { "cancel": true } });
+                let cancel = patch_meta(&self.context.client, Self::NAME, migration, patch);
+                if let Some(written) = steps.run("cancel it", cancel).await {
+                    self.context.migrations.wrote(written);
+                }
+            }
+            _ => {}
         }
         steps
     }

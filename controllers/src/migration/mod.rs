@@ -8,10 +8,10 @@
 //! has at most one Migration that was accepted and is not finished (turns do not overlap, so the first one to be
 //! accepted is seen by all others); the room on the target is kept from the acceptance on, because placement counts
 //! accepted Migrations where they go.
-//! Woken by: Migrations, their Containers, Hosts.
+//! Woken by: Migrations, their Containers, Hosts; one that waits for a host by every other that comes to its end.
 
 mod apply;
-mod plan;
+pub mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +53,10 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             status.is_some_and(|s| s.source == name || s.target == name)
         };
         those(migrations, of)
+    })
+    .watches_part(&context.migrations, plan::is_finished, |_, migrations| {
+        let waits = |m: &Migration| m.status.as_ref().is_some_and(|s| s.source.is_none());
+        those(migrations, waits)
     })
     .concurrency(1)
     .run(shutdown)

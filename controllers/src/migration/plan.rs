@@ -9,6 +9,7 @@ use skysail_reconcile::{Next, Note, Outcome, Steps};
 use skysail_schemas::condition::{self, Fact};
 use skysail_schemas::migration::{MigrationMode, MigrationPhase, MigrationStatus, STREAM_PORT};
 use skysail_schemas::{Container, Host, Migration};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Observed {
     pub hosts: Vec<Arc<Host>>,
     /// The view for the choice; only while none is made.
     pub snapshot: Option<Snapshot>,
+    /// By Host: accepted Migrations from or to it that are not finished.
+    pub busy: BTreeMap<String, u32>,
 }
 
 /// What is to be done.
@@ -38,6 +41,10 @@ pub enum Plan {
     Nothing,
     /// Let the agents begin.
     Accept(Accepted),
+    /// Its turn has not come; why.
+    Wait(String),
+    /// Ask the agents to give it up, if it is not committed yet; why.
+    Cancel(String),
     /// Finish it here.
     End {
         /// How it ends.
@@ -69,6 +76,21 @@ pub fn is_finished(migration: &Migration) -> bool {
     status.is_some_and(|s| s.phase.is_finished())
 }
 
+/// By Host: accepted Migrations from or to it that are not finished.
+pub fn busy(migrations: &[Arc<Migration>]) -> BTreeMap<String, u32> {
+    let mut busy = BTreeMap::new();
+    for migration in migrations.iter().filter(|m| !is_finished(m)) {
+        let status = migration.status.as_ref();
+        let ends = status
+            .into_iter()
+            .flat_map(|s| s.source.iter().chain(&s.target));
+        for host in ends {
+            *busy.entry(host.clone()).or_default() += 1;
+        }
+    }
+    busy
+}
+
 /// Decides.
 pub fn plan(migration: &Migration, observed: &Observed, now: Timestamp) -> Plan {
     let status = migration.status.clone().unwrap_or_default();
@@ -81,7 +103,10 @@ pub fn plan(migration: &Migration, observed: &Observed, now: Timestamp) -> Plan 
         };
     }
     if status.source.is_some() {
-        return orphaned(&status, observed);
+        return match leaves(migration, &status, observed) {
+            Some(why) => Plan::Cancel(why),
+            None => orphaned(&status, observed),
+        };
     }
     if migration.spec.cancel || migration.meta().deletion_timestamp.is_some() {
         return end(
@@ -91,7 +116,10 @@ pub fn plan(migration: &Migration, observed: &Observed, now: Timestamp) -> Plan 
         );
     }
     match accept(migration, observed) {
-        Ok(accepted) => Plan::Accept(accepted),
+        Ok(accepted) => match full(migration, &accepted, observed) {
+            Some(why) => Plan::Wait(why),
+            None => Plan::Accept(accepted),
+        },
         Err((reason, message)) => end(MigrationPhase::Failed, reason, message),
     }
 }
@@ -102,6 +130,14 @@ fn end(phase: MigrationPhase, reason: &'static str, message: impl Into<String>) 
         reason,
         message: message.into(),
     }
+}
+
+/// Whether its target is going away, and it can still be kept from going there.
+fn leaves(migration: &Migration, status: &MigrationStatus, observed: &Observed) -> Option<String> {
+    let target = observed.target.as_ref()?;
+    let going = target.meta().deletion_timestamp.is_some();
+    let early = status.phase < MigrationPhase::Resuming && !migration.spec.cancel;
+    (going && early).then(|| format!("its target, Host {}, is being deleted", target.name_any()))
 }
 
 /// Finishes what an agent should finish whose Host does not exist any more. A Host goes only after its machine.
@@ -185,6 +221,21 @@ fn accept(migration: &Migration, observed: &Observed) -> Result<Accepted, Refusa
     })
 }
 
+/// Moves that one host has under way at once, where a Migration does not say otherwise.
+const PER_HOST: u32 = 4;
+
+/// Why it must wait, where one of the two hosts has enough to do.
+fn full(migration: &Migration, accepted: &Accepted, observed: &Observed) -> Option<String> {
+    let most = migration.spec.at_once_per_host.unwrap_or(PER_HOST);
+    let ends = [&accepted.source, &accepted.target];
+    let under_way = |host: &String| observed.busy.get(host).copied().unwrap_or(0);
+    let host = ends.into_iter().find(|host| under_way(host) >= most)?;
+    Some(format!(
+        "host {host} has {} moves under way, {most} are allowed (spec.atOncePerHost)",
+        under_way(host)
+    ))
+}
+
 /// Whether agents move containers live.
 const LIVE: bool = true;
 
@@ -237,6 +288,15 @@ pub fn status(
     let mut notes = vec![];
     match plan {
         Plan::Nothing | Plan::Expire => {}
+        Plan::Cancel(why) => notes.push(Note::warning("TargetLeaves", why)),
+        Plan::Wait(why) => {
+            status.observed_generation = generation;
+            let facts = [
+                Fact::unknown("Accepted", "HostBusy", why),
+                Fact::unknown("Succeeded", "HostBusy", why),
+            ];
+            condition::merge(&mut status.conditions, &facts, generation, now);
+        }
         Plan::Accept(accepted) => {
             status.observed_generation = generation;
             accept_status(&mut status, accepted, generation, now);

@@ -72,6 +72,7 @@ fn observed(container: Option<Arc<Container>>, others: Vec<Migration>) -> Observ
         target: None,
         snapshot: Some(Snapshot::new(objects, NOW)),
         hosts,
+        ..Observed::default()
     }
 }
 
@@ -211,4 +212,49 @@ fn a_finished_migration_is_kept_for_its_time_and_then_deleted() {
     assert_eq!(next, Next::After(std::time::Duration::from_secs(10)));
     let later = Timestamp::from_second(10).unwrap();
     assert_eq!(plan(&m, &seen, later), Plan::Expire);
+}
+
+#[test]
+fn a_migration_waits_while_one_of_its_hosts_has_enough_under_way() {
+    let under_way = |i: usize| {
+        let status = json!({"phase": "Copying", "source": "b1", "target": "a2"});
+        let mut other = migration(&format!("other-{i}"), json!({}), status);
+        other.spec.container = format!("other-{i}");
+        Arc::new(other)
+    };
+    let asked =
+        |most: u32| json!({"mode": "Cold", "target": {"host": "a2"}, "atOncePerHost": most});
+    let seen = Observed {
+        busy: super::plan::busy(&[under_way(0), under_way(1)]),
+        ..observed(Some(placed()), vec![])
+    };
+    let waits = migration("m", asked(2), Value::Null);
+    let planned = plan(&waits, &seen, NOW);
+    assert!(matches!(planned, Plan::Wait(_)), "{planned:?}");
+    let said = status(&waits, &planned, &Steps::default(), NOW).status;
+    assert_eq!(said.phase, MigrationPhase::Pending);
+    assert_eq!(said.conditions[0].reason, "HostBusy");
+    let goes = migration("m", asked(3), Value::Null);
+    assert!(matches!(plan(&goes, &seen, NOW), Plan::Accept(_)));
+}
+
+#[test]
+fn a_migration_to_a_host_that_is_being_deleted_is_called_off_until_it_is_committed() {
+    let moving = |phase: &str, cancel: bool| {
+        let status = json!({"phase": phase, "source": "a1", "target": "a2", "epoch": 3});
+        migration("m", json!({"cancel": cancel}), status)
+    };
+    let mut seen = observed(Some(placed()), vec![]);
+    let mut going = (*host("a2", "a", "2Gi")).clone();
+    seen.target = Some(Arc::new(going.clone()));
+    assert_eq!(plan(&moving("Copying", false), &seen, NOW), Plan::Nothing);
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW);
+    going.metadata.deletion_timestamp = Some(now);
+    seen.target = Some(Arc::new(going));
+    assert!(matches!(
+        plan(&moving("Committing", false), &seen, NOW),
+        Plan::Cancel(_)
+    ));
+    assert_eq!(plan(&moving("Copying", true), &seen, NOW), Plan::Nothing);
+    assert_eq!(plan(&moving("Resuming", false), &seen, NOW), Plan::Nothing);
 }

@@ -1,6 +1,7 @@
 //! The figures of live migration: how long a container stands still, by its own clock and by a client's, next to
 //! bare CRIU moving the same process over the same hosts.
 
+mod application;
 mod hops;
 mod raw;
 
@@ -57,6 +58,12 @@ pub fn measure(report: &mut Report, only: Option<&str>) -> Result<()> {
                 format!("{name} has no figure of bare CRIU beside it: {e:#}"),
             );
         }
+    }
+    if only.is_none_or(|only| only == "application")
+        && let Err(e) = application::measure(&cluster, report)
+    {
+        let name = "migration.application";
+        report.note(name, format!("{name} could not be measured: {e:#}"));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ mod execute;
 mod forecast;
 mod svg;
 mod text;
-mod world;
+pub mod world;
 
 pub use execute::execute;
 
