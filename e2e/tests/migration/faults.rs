@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
     ),
 ];
 
-const SOURCE: [&str; 10] = [
+pub const SOURCE: [&str; 10] = [
     "source.copying",
     "source.freezing.before",
     "source.freezing",
@@ -40,7 +40,7 @@ const SOURCE: [&str; 10] = [
     "source.clearing",
     "source.telling",
 ];
-const TARGET: [&str; 5] = [
+pub const TARGET: [&str; 5] = [
     "target.receiving",
     "target.prepared.before",
     "target.prepared",
@@ -48,13 +48,13 @@ const TARGET: [&str; 5] = [
     "target.over",
 ];
 
-fn arm(cluster: &Cluster, host: &str, point: &str) -> Result<()> {
+pub fn arm(cluster: &Cluster, host: &str, point: &str) -> Result<()> {
     let line = format!("echo '{point}' >/var/lib/skysail/failpoints");
     cluster.on_host(host, &line)?.ok().map(drop)
 }
 
 /// Whether the point was met: then its line is used up.
-fn was_met(cluster: &Cluster, host: &str) -> Result<()> {
+pub fn was_met(cluster: &Cluster, host: &str) -> Result<()> {
     let left = cluster
         .on_host(host, "cat /var/lib/skysail/failpoints")?
         .ok()?;
@@ -62,7 +62,7 @@ fn was_met(cluster: &Cluster, host: &str) -> Result<()> {
     Ok(())
 }
 
-fn other(host: &str) -> &'static str {
+pub fn other(host: &str) -> &'static str {
     if host == "east-2" { "west-1" } else { "east-2" }
 }
 

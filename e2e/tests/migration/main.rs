@@ -1,6 +1,8 @@
 //! Moves of containers, end to end: two clouds, three hosts, and agents and servers that are killed at every step.
 
+mod drain;
 mod faults;
+mod groups;
 mod mover;
 mod moves;
 mod refusals;
@@ -27,7 +29,14 @@ fn up() -> anyhow::Result<Cluster> {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let cases: Vec<Case> = [moves::CASES, refusals::CASES, faults::CASES].concat();
+    let cases: Vec<Case> = [
+        moves::CASES,
+        groups::CASES,
+        drain::CASES,
+        refusals::CASES,
+        faults::CASES,
+    ]
+    .concat();
     if arguments.list {
         let trials = cases
             .into_iter()

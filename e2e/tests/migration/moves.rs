@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
         live,
     ),
     ("migrate_shows_how_far_it_is_and_what_it_took", cli),
+    ("a_freeze_over_its_budget_is_refused_or_undone", budget),
 ];
 
 fn within(cluster: &Cluster) -> Result<()> {
@@ -86,7 +87,9 @@ fn cli(cluster: &Cluster) -> Result<()> {
             .skysail(&[&ask[..], &["--dry-run"]].concat())?
             .ok()?;
         ensure!(
-            tried.contains("would be created") && mover.host()? == "east-1",
+            tried.contains("1 of 1 would be moved")
+                && tried.contains("west-1")
+                && mover.host()? == "east-1",
             "{tried}"
         );
         let done = cluster.skysail(&[&ask[..], &["--wait"]].concat())?;
@@ -104,6 +107,54 @@ fn cli(cluster: &Cluster) -> Result<()> {
         ensure!(
             refused.code == Some(1) && refused.stderr.contains("AlreadyThere"),
             "{refused:?}"
+        );
+        mover.is_whole()
+    })
+}
+
+fn budget(cluster: &Cluster) -> Result<()> {
+    Mover::lively(cluster, "budget", "east-1", |mover| {
+        let pid = mover.object()?["status"]["pid"].clone();
+        let asked = |mode: &str, budget: &str| json!({"mode": mode, "target": {"host": "west-1"}, "freezeBudget": budget});
+        let told = |status: &serde_json::Value, kind: &str| {
+            let all = status["conditions"].as_array().into_iter().flatten();
+            let found = all.into_iter().find(|c| c["type"] == kind);
+            found.cloned().unwrap_or_default()
+        };
+        // Foreseen: nothing is touched.
+        mover.ask("tight", asked("Live", "20ms"))?;
+        let status = mover.finished("tight")?;
+        let no = told(&status, "Succeeded");
+        ensure!(
+            status["phase"] == "Failed"
+                && no["reason"] == "FreezeBudget"
+                && no["message"].to_string().contains("20ms is allowed"),
+            "{status}"
+        );
+        // Not foreseen: it goes on where it was.
+        crate::faults::arm(cluster, "east-1", "source.sending pause 4s")?;
+        mover.ask("late", asked("Live", "1500ms"))?;
+        let status = mover.finished("late")?;
+        let no = told(&status, "Succeeded");
+        ensure!(
+            status["phase"] == "RolledBack" && no["reason"] == "FreezeOverBudget",
+            "{status}"
+        );
+        ensure!(
+            mover.object()?["status"]["pid"] == pid,
+            "it was started anew"
+        );
+        mover.is_whole()?;
+        // Enough, and what was asked for where it is not.
+        let status = mover.moves("wide", asked("Live", "20s"))?;
+        ensure!(told(&status, "MemoryKept")["status"] == "True", "{status}");
+        let back =
+            json!({"mode": "LiveElseCold", "target": {"host": "east-1"}, "freezeBudget": "20ms"});
+        let status = mover.moves("back", back)?;
+        let lost = told(&status, "MemoryKept");
+        ensure!(
+            status["mode"] == "Cold" && lost["reason"] == "FreezeBudget",
+            "{status}"
         );
         mover.is_whole()
     })

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use skysail_reconcile::{Error, Note, get, publish, write_status};
 use skysail_schemas::condition::{self, Fact};
 use skysail_schemas::container::{ContainerPhase, ContainerStatus, LastMigration};
-use skysail_schemas::migration::{MigrationPhase, MigrationStatus};
+use skysail_schemas::migration::{MigrationMode, MigrationPhase, MigrationStatus};
 use skysail_schemas::{Container, Migration, Port, PortSpec};
 use std::future::Future;
 use std::time::Duration;
@@ -251,6 +251,54 @@ pub fn advance(
     condition::merge(&mut status.conditions, &facts, generation, now);
 }
 
+/// Whether its processes came along.
+const MEMORY: &str = "MemoryKept";
+
+/// Says why a container begins anew that should not have.
+pub fn say_lost(
+    status: &mut MigrationStatus,
+    record: &Record,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    if let Some(lost) = &record.lost {
+        let fact = Fact::no(MEMORY, &lost.reason, &lost.message);
+        condition::merge(&mut status.conditions, &[fact], generation, now);
+    }
+}
+
+/// Says how a container came to its new host: what the target has said of its memory stays.
+pub fn arrived(
+    status: &mut MigrationStatus,
+    record: &Record,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    say_lost(status, record, generation, now);
+    let text = |name: &Option<String>| name.clone().unwrap_or_default();
+    let message = format!("from {} to {}", text(&status.source), text(&status.target));
+    let told = status.conditions.iter().find(|c| c.type_ == MEMORY);
+    let anew = told.filter(|c| c.status == "False").cloned();
+    let memory = match (&anew, record.mode) {
+        (Some(_), _) => None,
+        (None, MigrationMode::Live) => Some(Fact::yes(MEMORY, "Live", "its processes go on")),
+        (None, _) => Some(Fact::no(
+            MEMORY,
+            "Cold",
+            "its init began anew, as spec.mode asks",
+        )),
+    };
+    let moved = match anew {
+        Some(lost) if lost.reason != "Cold" => {
+            let message = format!("{message}, without its memory: {}", lost.message);
+            Fact::yes("Succeeded", "MovedWithoutMemory", message)
+        }
+        _ => Fact::yes("Succeeded", "Moved", message),
+    };
+    let facts: Vec<Fact> = memory.into_iter().chain([moved]).collect();
+    condition::merge(&mut status.conditions, &facts, generation, now);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,5 +322,58 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(status.phase, MigrationPhase::Resuming);
+    }
+
+    fn record(mode: MigrationMode, lost: Option<&str>) -> Record {
+        let lost = lost.map(|reason| crate::migration::record::Lost {
+            reason: reason.to_owned(),
+            message: "why".to_owned(),
+        });
+        Record {
+            uid: "u".into(),
+            name: "m".into(),
+            container: crate::container::record::Id {
+                namespace: "acme".into(),
+                name: "web".into(),
+            },
+            container_uid: "c".into(),
+            epoch: 1,
+            source: "a".into(),
+            target: "b".into(),
+            mode,
+            frozen_at: None,
+            lost,
+            role: crate::migration::record::Role::Target(crate::migration::machine::Target::Over),
+        }
+    }
+
+    #[test]
+    fn a_memory_that_is_lost_is_never_said_to_be_kept_whoever_speaks_last() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut status = MigrationStatus::default();
+        let target = record(MigrationMode::Live, Some("MemoryLost"));
+        say_lost(&mut status, &target, None, now);
+        arrived(&mut status, &record(MigrationMode::Live, None), None, now);
+        let reason = |kind: &str, s: &MigrationStatus| {
+            let found = s.conditions.iter().find(|c| c.type_ == kind);
+            found
+                .map(|c| (c.status.clone(), c.reason.clone()))
+                .unwrap_or_default()
+        };
+        let said = |s: &str, r: &str| (s.to_owned(), r.to_owned());
+        assert_eq!(reason("MemoryKept", &status), said("False", "MemoryLost"));
+        assert_eq!(
+            reason("Succeeded", &status),
+            said("True", "MovedWithoutMemory")
+        );
+        for (mode, kept) in [
+            (MigrationMode::Live, said("True", "Live")),
+            (MigrationMode::Cold, said("False", "Cold")),
+        ] {
+            let mut status = MigrationStatus::default();
+            arrived(&mut status, &record(mode, None), None, now);
+            assert_eq!(reason("MemoryKept", &status), kept);
+            assert_eq!(reason("Succeeded", &status), said("True", "Moved"));
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! Named points between every two steps, where tests kill an agent, or hold it.
+//! Named points between every two steps, where tests kill an agent, stop it or hold it.
 //!
 //! They are compiled in: what is tested is what is shipped. The file `failpoints` in the agent's data directory has
-//! one point a line with what happens there: `source.frozen kill` or `target.prepared pause 3s`. A line is used up
-//! when its point is met. Without the file, which only root can make, a point costs one failed open.
+//! one point a line with what happens there: `source.frozen kill`, `source.sending stop 30s` (the whole process, as by
+//! SIGSTOP), `target.prepared pause 3s` (this migration only) or `target.resuming fail`. A line is used up when its
+//! point is met. Without the file, which only root can make, a point costs one failed open.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,17 +19,23 @@ pub struct Failpoints {
 enum Action {
     Kill,
     Pause(Duration),
+    Stop(Duration),
+    Fail,
 }
 
 fn parse(line: &str) -> Option<(&str, Action)> {
     let mut words = line.split_whitespace();
     let name = words.next()?;
-    let action = match words.next()? {
+    let (verb, time) = (words.next()?, words.next());
+    let time = || {
+        let span: skysail_schemas::duration::Span = time?.parse().ok()?;
+        Some(span.duration())
+    };
+    let action = match verb {
         "kill" => Action::Kill,
-        "pause" => {
-            let span: skysail_schemas::duration::Span = words.next()?.parse().ok()?;
-            Action::Pause(span.duration())
-        }
+        "pause" => Action::Pause(time()?),
+        "stop" => Action::Stop(time()?),
+        "fail" => Action::Fail,
         _ => return None,
     };
     Some((name, action))
@@ -64,10 +71,27 @@ impl Failpoints {
         Ok(Some(action))
     }
 
+    /// Whether what is done at `point` shall fail.
+    pub fn fails(&self, point: &str) -> bool {
+        match self.met(point) {
+            Ok(action) => action == Some(Action::Fail),
+            Err(error) => {
+                tracing::error!(point, %error, "the failpoints cannot be read");
+                false
+            }
+        }
+    }
+
     /// The agent passes `point`.
     pub async fn pass(&self, point: &str) {
         match self.met(point) {
-            Ok(None) => {}
+            Ok(None | Some(Action::Fail)) => {}
+            Ok(Some(Action::Stop(time))) => {
+                tracing::warn!(point, ?time, "a failpoint stops the agent");
+                if let Err(error) = stop(time) {
+                    tracing::error!(point, %error, "the agent could not be stopped");
+                }
+            }
             Ok(Some(Action::Pause(time))) => {
                 tracing::warn!(point, ?time, "a failpoint holds the agent");
                 tokio::time::sleep(time).await;
@@ -79,6 +103,19 @@ impl Failpoints {
             Err(error) => tracing::error!(point, %error, "the failpoints cannot be read"),
         }
     }
+}
+
+/// Stops this process, all of its threads. Who lets it go on is another process.
+fn stop(time: Duration) -> io::Result<()> {
+    let line = format!(
+        "sleep {}; kill -CONT {}",
+        time.as_secs_f32(),
+        std::process::id()
+    );
+    std::process::Command::new("sh")
+        .args(["-c", &line])
+        .spawn()?;
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).map_err(io::Error::from)
 }
 
 #[cfg(test)]
@@ -99,5 +136,8 @@ mod tests {
         assert_eq!(points.met("source.frozen").unwrap(), pause);
         assert_eq!(points.met("source.frozen").unwrap(), None);
         assert_eq!(points.met("target.x").unwrap(), Some(Action::Kill));
+        let stop = Some(("a", Action::Stop(Duration::from_millis(500))));
+        assert_eq!(parse("a stop 500ms"), stop);
+        assert_eq!((parse("a stop"), parse("a stop x")), (None, None));
     }
 }

@@ -234,6 +234,7 @@ impl Migrations {
             target: status.target?,
             mode: status.mode.unwrap_or(MigrationMode::Cold),
             frozen_at: None,
+            lost: None,
             role,
         })
     }

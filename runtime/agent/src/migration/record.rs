@@ -29,8 +29,20 @@ pub struct Record {
     pub mode: MigrationMode,
     /// When it began to stand still, in milliseconds since 1970.
     pub frozen_at: Option<i64>,
+    /// Why its processes do not come along, though they should.
+    #[serde(default)]
+    pub lost: Option<Lost>,
     /// How far it is.
     pub role: Role,
+}
+
+/// Why a container begins anew.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// CamelCase word.
+    pub reason: String,
+    /// What happened, and the way out.
+    pub message: String,
 }
 
 /// Which half of a migration, and where it is.

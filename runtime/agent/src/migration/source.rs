@@ -1,6 +1,7 @@
 //! The half of a migration that gives the container away: does what the machine's state says, and tells the machine
 //! what came of it.
 
+mod budget;
 mod copy;
 mod tell;
 
@@ -46,6 +47,9 @@ struct Leave {
     sent: Arc<AtomicU64>,
     asked: u32,
     ran_after: Option<Span>,
+    measured: budget::Measured,
+    /// Since when it stands still.
+    since: Option<Instant>,
     telling: Option<JoinHandle<()>>,
     /// Nobody else acts on the container from the stop on.
     turn: Option<Turn>,
@@ -80,6 +84,8 @@ impl Leave {
             sent: Arc::default(),
             asked: 0,
             ran_after: None,
+            measured: budget::Measured::default(),
+            since: None,
             telling: None,
             turn: None,
         }
@@ -99,6 +105,7 @@ impl Leave {
             match &next {
                 Source::Freezing => {
                     self.record.frozen_at = Some(Timestamp::now().as_millisecond());
+                    self.since = (self.record.mode == MigrationMode::Live).then(Instant::now);
                 }
                 // Who gives up closes the connection.
                 Source::Undoing(_) | Source::Fencing(_) | Source::Telling(Some(_)) => {
@@ -132,7 +139,8 @@ impl Leave {
                 let (alive, early) = (self.session.as_ref().is_some_and(Session::is_alive), &*self);
                 let stop = || {
                     let lost = || Why::failed("ConnectionLost", Lost.to_string());
-                    early.stopped().or_else(|| (!alive).then(lost))
+                    let lost = (!alive).then(lost);
+                    early.stopped().or(lost).or_else(|| early.over_time())
                 };
                 all.api.commit(&early.record, stop).await
             }
@@ -197,7 +205,8 @@ impl Leave {
     where
         W: Future<Output = Result<(), Why>> + 'a,
     {
-        let watcher = Self::new(self.all.clone(), self.record.clone());
+        let mut watcher = Self::new(self.all.clone(), self.record.clone());
+        watcher.since = self.since;
         let stopped = async {
             loop {
                 if let Some(why) = watcher.stopped() {
@@ -206,7 +215,7 @@ impl Leave {
                 sleep(LOOK).await;
             }
         };
-        let work = work(self);
+        let work = watcher.in_time(work(self));
         tokio::select! {
             why = stopped => Err(why),
             result = work => result,
@@ -222,7 +231,13 @@ impl Leave {
         let failed = |e: &dyn std::fmt::Display| Why::failed("FreezeFailed", e.to_string());
         // What an earlier attempt left would be taken for a part of this.
         empty(&dir).map_err(|e| failed(&e))?;
-        let frozen = checkpoint::freeze(site, id, &dir, &Options::default()).await;
+        let options = Options::default();
+        let limit = self.limit().unwrap_or(options.limit).min(options.limit);
+        let options = Options { limit };
+        let frozen = checkpoint::freeze(site, id, &dir, &options).await;
+        if let (Err(_), Some(late)) = (&frozen, self.over_time()) {
+            return Err(late);
+        }
         frozen.map(drop).map_err(|e| failed(&e))
     }
 

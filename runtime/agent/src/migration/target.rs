@@ -2,9 +2,9 @@
 
 mod receive;
 
-use super::api::{Owner, advance};
+use super::api::{Owner, advance, say_lost};
 use super::machine::{Target, TargetEvent};
-use super::record::{Record, Role};
+use super::record::{self, Record, Role};
 use super::stream::{Frame, Lost, Message, Session};
 use super::{LOOK, Migrations, images, target_state, tls};
 use crate::checkpoint;
@@ -27,6 +27,8 @@ const GREETING: Duration = Duration::from_secs(10);
 const KNOWN: Duration = Duration::from_secs(10);
 /// Between two attempts of the same thing.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often a container that is ours is let go on before it is started anew.
+const ATTEMPTS: u32 = 3;
 
 /// Takes connections of sources, for ever.
 pub async fn listen(all: Arc<Migrations>) {
@@ -266,20 +268,36 @@ impl Arrive {
 
     async fn start(&mut self) -> TargetEvent {
         let (site, id) = (self.all.site.clone(), self.record.container.clone());
-        if self.record.mode == MigrationMode::Live {
+        if self.record.mode == MigrationMode::Live && self.record.lost.is_none() {
             self.resume().await;
         }
         self.turn = None;
         // The hold is for the old epoch only, so the reconcile loop starts it: have it look at once.
         site.release(&id);
+        self.until_it_runs().await;
+        if self.record.lost.is_some() {
+            // Before the source hears that it runs, and says that all is well.
+            self.tell_that_it_runs().await;
+        }
+        if let Some(session) = &self.session {
+            let _ = session.say(Message::Runs).await;
+        }
+        if self.record.lost.is_none() {
+            self.tell_that_it_runs().await;
+        }
+        TargetEvent::Done
+    }
+
+    async fn until_it_runs(&mut self) {
+        let (site, id) = (self.all.site.clone(), self.record.container.clone());
+        let live = self.record.mode == MigrationMode::Live && self.record.lost.is_none();
         loop {
             let record = site.record(&id);
-            let live = self.record.mode == MigrationMode::Live;
             let newer = live || record.desired.epoch > self.record.epoch;
             let runs = record.init.is_some() || !record.desired.runs();
             let gone = record.desired.uid != self.record.container_uid;
             if (newer && runs) || gone {
-                break;
+                return;
             }
             if let Some(session) = &mut self.session
                 && let Ok(Err(Lost)) = timeout(Duration::from_millis(1), session.next()).await
@@ -288,49 +306,74 @@ impl Arrive {
             }
             sleep(Duration::from_millis(5)).await;
         }
-        if let Some(session) = &self.session {
-            let _ = session.say(Message::Runs).await;
-        }
+    }
+
+    async fn tell_that_it_runs(&self) {
         loop {
             let told = self.all.api.tell(&self.record, |status, generation, now| {
                 let message = "it runs on the target; the source removes its files";
                 advance(status, MigrationPhase::CleaningUp, message, generation, now);
+                say_lost(status, &self.record, generation, now);
             });
             match told.await {
-                Ok(()) => return TargetEvent::Done,
                 // Finished, so nobody waits for this any more.
-                Err(Error::Refused { .. }) => return TargetEvent::Done,
+                Ok(()) | Err(Error::Refused { .. }) => return,
                 Err(_) => sleep(AGAIN).await,
             }
         }
     }
 
-    /// Lets what is parked go on. What cannot be is started anew by the reconcile loop: its files are here.
-    async fn resume(&self) {
-        let (site, id) = (&self.all.site, &self.record.container);
-        for attempt in 0..3 {
-            let parked = match checkpoint::parked(site, id).await {
-                Some(parked) => Ok(parked),
-                None if site.record(id).init.is_some_and(|i| i.lives()) => return,
-                None => self.restore().await,
-            };
-            let resumed = match parked {
-                Ok(parked) => parked.resume(site).await,
-                Err(e) => Err(e),
-            };
-            match resumed {
+    /// Lets what is parked go on. What cannot be is started anew by the reconcile loop, for its files are here; and
+    /// that is said.
+    async fn resume(&mut self) {
+        let (site, id) = (self.all.site.clone(), self.record.container.clone());
+        let mut trouble = String::new();
+        for attempt in 0..ATTEMPTS {
+            match self.try_resume().await {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::error!(container = %id, attempt, %error, "could not be resumed");
+                    trouble = error.to_string();
                 }
             }
         }
         tracing::error!(container = %id, "its memory is lost; it is started anew");
+        while let Some(parked) = checkpoint::parked(&site, &id).await {
+            if let Err(error) = parked.discard(&site).await {
+                tracing::error!(container = %id, %error, "could not be discarded; tried again");
+                sleep(AGAIN).await;
+            }
+        }
         // In new namespaces: these are locked.
         let steps = [Step::DetachPorts, Step::DropNamespaces];
-        if let Err(error) = act(&self.all, id, &steps).await {
+        if let Err(error) = act(&self.all, &id, &steps).await {
             tracing::warn!(container = %id, %error, "could not be taken down");
         }
+        self.record.lost = Some(record::Lost {
+            reason: "MemoryLost".to_owned(),
+            message: format!(
+                "{} could not let it go on after it had become its owner, so it was started anew from its files: {trouble}",
+                self.all.host
+            ),
+        });
+        // Who is started again must not take what was started anew for what was moved.
+        while let Err(error) = self.all.records.save(&self.record) {
+            tracing::error!(container = %id, %error, "the record of a migration could not be written; tried again");
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn try_resume(&self) -> Result<(), checkpoint::Error> {
+        let (site, id) = (&self.all.site, &self.record.container);
+        if self.all.points.fails("target.resuming") {
+            return Err(checkpoint::Error::Gone("parked"));
+        }
+        let parked = match checkpoint::parked(site, id).await {
+            Some(parked) => parked,
+            None if site.record(id).init.is_some_and(|i| i.lives()) => return Ok(()),
+            None => self.restore().await?,
+        };
+        parked.resume(site).await
     }
 
     async fn discard(&self) -> TargetEvent {

@@ -6,10 +6,8 @@ use crate::migration::machine::Why;
 use crate::migration::stream::{Frame, Lost, Message, Session};
 use crate::migration::tree::{self, Changes, Known, Raw};
 use crate::migration::{Migrations, images, layer, tls, why};
-use crate::usage::cgroup;
 use jiff::Timestamp;
 use rustls_pki_types::ServerName;
-use skysail_schemas::duration::Span;
 use skysail_schemas::migration::MigrationMode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +26,25 @@ const AGAIN: Duration = Duration::from_millis(500);
 const PASSES: u32 = 6;
 /// So little is left for the stop.
 const LITTLE: u64 = 1 << 20;
-/// Milliseconds that a live move takes however small a container is, and bytes of memory that go in one more.
-const STOP: u64 = 300;
-/// See [`STOP`].
-const PER_MS: u64 = 200_000;
 
 impl Leave {
     pub(super) async fn copy(&mut self) -> Result<(), Why> {
-        self.look().await?;
+        if let Some(obstacle) = self.look().await {
+            self.fall(obstacle)?;
+        }
+        self.passes().await?;
+        if self.record.mode == MigrationMode::Live
+            && let Some(over) = self.over_budget()
+        {
+            self.fall(over)?;
+            // The target has made itself ready for another kind of move.
+            self.session = None;
+            self.passes().await?;
+        }
+        Ok(())
+    }
+
+    async fn passes(&mut self) -> Result<(), Why> {
         let session = self.connect().await?;
         self.sent = session.sent();
         self.session = Some(session);
@@ -43,7 +52,9 @@ impl Leave {
         (self.pass, self.known, self.digests) = (0, BTreeMap::new(), BTreeMap::new());
         let mut last = u64::MAX;
         for _ in 0..PASSES {
+            let begun = Instant::now();
             let bytes = self.pass().await?;
+            self.measured.pass(bytes, begun.elapsed());
             // The rest goes while it stands still, unless that was much and is becoming less.
             if bytes <= LITTLE || bytes > last / 2 {
                 break;
@@ -53,48 +64,21 @@ impl Leave {
         Ok(())
     }
 
-    /// Whether it can be moved live, if it shall be; before anything is touched.
-    pub(super) async fn look(&mut self) -> Result<(), Why> {
+    /// What stands against moving it live, if it shall be; before anything is touched.
+    async fn look(&self) -> Option<Why> {
         if self.record.mode != MigrationMode::Live {
-            return Ok(());
+            return None;
         }
         let (site, id) = (&self.all.site, &self.record.container);
-        let obstacle = match site.record(id).init {
-            None => {
-                let message = "spec.mode: it does not run; use Cold";
-                Some(Why::failed("NotRunning", message))
-            }
-            Some(init) => {
-                let found = checkpoint::preflight(site, id).await;
-                let all: Vec<String> = found.iter().map(ToString::to_string).collect();
-                let first = found.first();
-                let obstacle = first.map(|o| Why::failed(o.reason, all.join("; ")));
-                obstacle.or_else(|| self.over_budget(init.pid))
-            }
-        };
-        let migration = Migrations::find(&self.all.leaving, &self.record);
-        match obstacle {
-            Some(why) if migration.is_none_or(|m| m.spec.mode == MigrationMode::Live) => Err(why),
-            Some(why) => {
-                tracing::info!(container = %id, reason = why.reason, message = why.message, "moves cold");
-                self.record.mode = MigrationMode::Cold;
-                Ok(())
-            }
-            None => Ok(()),
+        if site.record(id).init.is_none() {
+            let message = "spec.mode: it does not run; use Cold";
+            return Some(Why::failed("NotRunning", message));
         }
-    }
-
-    /// Whether it has more memory than can be moved within the freeze budget.
-    fn over_budget(&self, init: i32) -> Option<Why> {
-        let migration = Migrations::find(&self.all.leaving, &self.record)?;
-        let budget = migration.spec.freeze_budget?;
-        let memory = cgroup::read(self.all.site.version, init)?.memory;
-        let estimate = Span(STOP + memory / PER_MS);
-        let message = format!(
-            "spec.freezeBudget: it would stand still for about {estimate}, as it has {} MiB of memory; allow more, or use Cold",
-            memory >> 20
-        );
-        (estimate > budget).then(|| Why::failed("FreezeBudget", message))
+        let found = checkpoint::preflight(site, id).await;
+        let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let first = found.first();
+        let obstacle = first.map(|o| Why::failed(o.reason, all.join("; ")));
+        obstacle.or_else(|| self.over_budget())
     }
 
     pub(super) async fn connect(&self) -> Result<Session, Why> {

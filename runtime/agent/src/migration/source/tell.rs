@@ -1,7 +1,7 @@
 //! What the API is told of a container that leaves.
 
 use super::Leave;
-use crate::migration::api::advance;
+use crate::migration::api::{advance, arrived, say_lost};
 use crate::migration::machine::{Source, SourceEvent, Why};
 use crate::migration::record::Record;
 use crate::migration::{Migrations, source_state};
@@ -45,6 +45,7 @@ impl Leave {
             }
             let told = api.tell(&record, |status, generation, now| {
                 advance(status, phase, message, generation, now);
+                say_lost(status, &record, generation, now);
                 status.mode = Some(record.mode);
             });
             if let Err(error) = told.await {
@@ -107,7 +108,7 @@ impl Leave {
         let (freeze, pass) = (self.ran_after, self.pass);
         loop {
             let told = self.all.api.tell(&record, |status, generation, now| {
-                finished(status, end, freeze, generation, now);
+                finished(status, &record, end, freeze, (generation, now));
                 if sent > 0 {
                     let progress = status.progress.get_or_insert_default();
                     (progress.bytes, progress.round) = (whole(sent), pass);
@@ -139,26 +140,22 @@ fn moved(record: &Record) -> String {
 
 fn finished(
     status: &mut MigrationStatus,
+    record: &Record,
     end: Option<&Why>,
     freeze: Option<Span>,
-    generation: Option<i64>,
-    now: Timestamp,
+    (generation, now): (Option<i64>, Timestamp),
 ) {
     status.phase = end.map_or(MigrationPhase::Succeeded, Why::phase);
     status.freeze = freeze.or(status.freeze);
     status.finished_at = Some(Time(now));
-    if let (Some(begun), None) = (&status.started_at, end) {
-        let took = Duration::try_from(now.duration_since(begun.0)).unwrap_or_default();
-        status.total = Some(took.into());
-    }
-    let fact = match end {
-        None => {
-            let text = |name: &Option<String>| name.clone().unwrap_or_default();
-            let message = format!("from {} to {}", text(&status.source), text(&status.target));
-            Fact::yes("Succeeded", "Moved", message)
+    let Some(why) = end else {
+        if let Some(begun) = &status.started_at {
+            let took = Duration::try_from(now.duration_since(begun.0)).unwrap_or_default();
+            status.total = Some(took.into());
         }
-        Some(why) => Fact::no("Succeeded", &why.reason, &why.message),
+        return arrived(status, record, generation, now);
     };
+    let fact = Fact::no("Succeeded", &why.reason, &why.message);
     merge(&mut status.conditions, &[fact], generation, now);
 }
 

@@ -14,7 +14,7 @@ use skysail_reconcile::Error;
 use skysail_schemas::migration::MigrationMode;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -44,7 +44,8 @@ impl Arrive {
             }
         };
         let dir = (self.record.mode == MigrationMode::Live).then(|| images(&self.record));
-        let received = tokio::task::spawn_blocking(move || copy(session, &held, dir)).await;
+        let disk = self.all.site.paths.containers();
+        let received = tokio::task::spawn_blocking(move || copy(session, &held, dir, &disk)).await;
         match received {
             Ok(Ok(session)) => self.park(session).await,
             Ok(Err(error)) => {
@@ -160,7 +161,12 @@ impl Arrive {
 }
 
 /// Takes files until they are sealed; then everything is on disk and as the source has it. Blocks.
-fn copy(mut session: Session, held: &Held, images: Option<PathBuf>) -> io::Result<Session> {
+fn copy(
+    mut session: Session,
+    held: &Held,
+    images: Option<PathBuf>,
+    disk: &Path,
+) -> io::Result<Session> {
     let images = images.map(|dir| {
         empty(&dir)?;
         Ok::<_, io::Error>(Receiver::new(File::open(dir)?.into()))
@@ -183,19 +189,38 @@ fn copy(mut session: Session, held: &Held, images: Option<PathBuf>) -> io::Resul
     match result {
         Ok(()) => Ok(session),
         Err(e) => {
-            let reason = match e.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "TargetDiskFull",
-                _ => "CopyFailed",
-            };
+            let (reason, message) = trouble(&e, disk);
             let no = Message::No {
                 reason: reason.to_owned(),
-                message: format!("on the target: {e}"),
+                message: format!("on the target: {message}"),
             };
             let _ = session.say_blocking(no);
             // Until it has read that.
             std::thread::sleep(AGAIN);
             Err(e)
         }
+    }
+}
+
+/// A disk with less room than this is full.
+const FULL: u64 = 1 << 20;
+
+/// What is wrong, with its word. A layer is a file system in a file: where the disk under it is full, the kernel
+/// says no more of it than that it cannot be written.
+fn trouble(e: &io::Error, disk: &Path) -> (&'static str, String) {
+    let room = rustix::fs::statvfs(disk).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+    match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ("TargetDiskFull", e.to_string())
+        }
+        _ if room.is_ok_and(|room| room < FULL) => {
+            let message = format!(
+                "its disk, with {}, is full ({e}); free some",
+                disk.display()
+            );
+            ("TargetDiskFull", message)
+        }
+        _ => ("CopyFailed", e.to_string()),
     }
 }
 
