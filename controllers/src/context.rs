@@ -7,7 +7,7 @@ use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    MigrationGroup, Network, Port, Segment,
+    MigrationGroup, Network, Port, SecurityPolicy, Segment,
 };
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub struct Context {
     pub migration_groups: Arc<Cache<MigrationGroup>>,
     /// Ports.
     pub ports: Arc<Cache<Port>>,
+    /// Security policies.
+    pub security_policies: Arc<Cache<SecurityPolicy>>,
     /// Segments.
     pub segments: Arc<Cache<Segment>>,
 }
@@ -82,6 +84,7 @@ impl Context {
             migrations: cache!(),
             migration_groups: cache!(),
             ports: cache!(),
+            security_policies: cache!(),
             segments: cache!(),
             client,
             settings,

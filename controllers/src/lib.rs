@@ -23,6 +23,7 @@ pub mod migration_group;
 pub mod network;
 mod owner;
 pub mod placement;
+pub mod security_policy;
 
 pub use context::{Context, Settings};
 
@@ -79,6 +80,10 @@ pub const ALL: &[Controller] = &[
     Controller {
         name: "migration-group",
         run: |c, stop| Box::pin(migration_group::run(c, stop)),
+    },
+    Controller {
+        name: "security-policy",
+        run: |c, stop| Box::pin(security_policy::run(c, stop)),
     },
 ];
 

@@ -1,6 +1,7 @@
 //! Host: one machine that runs an agent.
 
 use crate::quantity::{Bytes, Cpu};
+use crate::security_policy::ProgrammedPolicy;
 use crate::validate::{Cause, Errors, Validate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -165,6 +166,9 @@ pub struct HostStatus {
     /// Digests of the images that are unpacked here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<String>,
+    /// SecurityPolicies that are in this host's switch: those that select one of its containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<ProgrammedPolicy>,
     /// When usage was last reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<Time>,

@@ -79,6 +79,7 @@ pub fn all() -> Vec<Kind> {
         kind::<crate::Image, crate::ImageSpec>(),
         kind::<crate::InstanceType, crate::InstanceTypeSpec>(),
         kind::<crate::Network, crate::NetworkSpec>(),
+        kind::<crate::SecurityPolicy, crate::SecurityPolicySpec>(),
         kind::<crate::Container, crate::ContainerSpec>(),
         kind::<crate::ContainerSet, crate::ContainerSetSpec>(),
         kind::<crate::Migration, crate::MigrationSpec>(),

@@ -11,6 +11,7 @@
 //! Namespace      the tenant
 //!  ├─ InstanceType  the tenant's own size of container
 //!  ├─ Network       the tenant's private network; owns one Segment
+//!  ├─ SecurityPolicy who of the tenant's containers may open connections to whom
 //!  ├─ ContainerSet  a template and a count; owns Containers
 //!  ├─ Container     a system container; owns one Port per network
 //!  ├─ Migration     one move of a Container to another host
@@ -49,6 +50,7 @@ pub mod network;
 pub mod placement;
 pub mod port;
 pub mod quantity;
+pub mod security_policy;
 pub mod segment;
 pub mod session;
 pub mod validate;
@@ -65,6 +67,7 @@ pub use migration::{Migration, MigrationSpec, MigrationStatus};
 pub use migration_group::{MigrationGroup, MigrationGroupSpec, MigrationGroupStatus};
 pub use network::{Network, NetworkSpec, NetworkStatus};
 pub use port::{Port, PortSpec};
+pub use security_policy::{SecurityPolicy, SecurityPolicySpec, SecurityPolicyStatus};
 pub use segment::{Segment, SegmentSpec};
 
 /// The API group of every Skysail kind.

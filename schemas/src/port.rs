@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// An allocated address.
@@ -40,6 +41,9 @@ use std::net::{IpAddr, Ipv4Addr};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PortSpec {
+    /// The tenant: the Port's own namespace, for those who keep no more of it than this.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     /// The Container, in the same namespace.
     pub container: String,
     /// The Network, in the same namespace.
@@ -62,6 +66,9 @@ pub struct PortSpec {
     /// Whether the network lets containers out.
     #[serde(default)]
     pub egress: bool,
+    /// The container's labels, by which SecurityPolicies select it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Where the container is; absent while it has no host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<Location>,

@@ -42,7 +42,7 @@ pub struct Offer {
     pub namespace: String,
     /// The container.
     pub container: String,
-    /// `exec`, `console`, `log` or `files`.
+    /// `exec`, `console`, `log`, `files`, `trace` or `probe`.
     pub action: String,
     /// The request's query, as it came.
     pub query: String,

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    MigrationGroup, Network, kinds,
+    MigrationGroup, Network, SecurityPolicy, kinds,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,7 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
         "Image" => through::<Image>(object),
         "InstanceType" => through::<InstanceType>(object),
         "Network" => through::<Network>(object),
+        "SecurityPolicy" => through::<SecurityPolicy>(object),
         "Container" => through::<Container>(object),
         "ContainerSet" => through::<ContainerSet>(object),
         "HostPool" => through::<HostPool>(object),

@@ -231,6 +231,8 @@ fn port_spec(
     address: std::net::Ipv4Addr,
 ) -> PortSpec {
     PortSpec {
+        namespace: container.namespace().unwrap_or_default(),
+        labels: container.labels().clone(),
         container: container.name_any(),
         network: network.name_any(),
         interface: u32::try_from(interface).unwrap_or(u32::MAX),

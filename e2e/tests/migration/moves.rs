@@ -48,8 +48,41 @@ fn between(cluster: &Cluster) -> Result<()> {
     })
 }
 
+/// Closes every container of the tenant but for what the connection of [`Mover::tells`] and pings by name need.
+fn guarded(cluster: &Cluster) -> Result<()> {
+    let ports = json!([{"port": 7000}, {"protocol": "UDP", "port": 53}, {"protocol": "ICMP"}]);
+    let policy = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "SecurityPolicy",
+        "metadata": {"name": "guarded", "namespace": "acme"},
+        "spec": {"containerSelector": {}, "ingress": [{"ports": ports}], "egress": [{"ports": ports}]}});
+    cluster.apply(&policy.to_string())?.ok()?;
+    let wait = [
+        "wait",
+        "secpol",
+        "guarded",
+        "-n",
+        "acme",
+        "--for=condition=Ready",
+    ];
+    cluster.kubectl(&wait)?.ok().map(drop)
+}
+
 fn live(cluster: &Cluster) -> Result<()> {
+    let result = live_and_guarded(cluster);
+    let delete = [
+        "delete",
+        "secpol",
+        "guarded",
+        "-n",
+        "acme",
+        "--ignore-not-found",
+    ];
+    result.and(cluster.kubectl(&delete)?.ok().map(drop))
+}
+
+fn live_and_guarded(cluster: &Cluster) -> Result<()> {
     Mover::alive(cluster, "live", "east-2", |mover| {
+        guarded(cluster)?;
+        mover.tells()?;
         let ran = "systemctl show -p InvocationID tell; systemctl is-active tell";
         let before = mover.sh(ran)?;
         for (i, host) in ["west-1", "east-1", "west-1", "east-2"].iter().enumerate() {

@@ -7,6 +7,7 @@ mod drift;
 mod faults;
 mod isolation;
 mod placement;
+mod policies;
 mod refusals;
 mod upgrade;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         refusals::CASES,
         containers::CASES,
         placement::CASES,
+        policies::CASES,
         drift::CASES,
         faults::CASES,
         upgrade::CASES,

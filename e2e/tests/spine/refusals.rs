@@ -52,6 +52,18 @@ fn refused(cluster: &Cluster) -> Result<()> {
             "kind: Container\nmetadata: {name: c, namespace: nowhere}\nspec: {image: debian, instanceType: small}\n",
             "nowhere",
         ),
+        (
+            "kind: SecurityPolicy\nmetadata: {name: p, namespace: acme}\nspec: {containerSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.7/24}}]}]}\n",
+            "spec.ingress[0].from[0].ipBlock.cidr",
+        ),
+        (
+            "kind: SecurityPolicy\nmetadata: {name: p, namespace: acme}\nspec: {containerSelector: {}, egress: [{ports: [{port: 80, endPort: 79}]}]}\n",
+            "spec.egress[0].ports[0].endPort",
+        ),
+        (
+            "kind: SecurityPolicy\nmetadata: {name: p, namespace: acme}\nspec: {containerSelector: {}, ingress: [{ports: [{protocol: TPC}]}]}\n",
+            "spec.ingress[0].ports[0].protocol",
+        ),
         ("kind: Host\nmetadata: {name: h}\nspec: {}\n", "spec"),
     ];
     for (manifest, field) in cases {

@@ -110,6 +110,7 @@ impl Heartbeat {
         let build = build().await;
         let mut meter = Meter::new(self.site.version);
         let (mut images, mut running) = (self.site.images.changed(), self.site.running());
+        let mut policies = self.site.plane.policies();
         let mut ticks = tokio::time::interval(MEASURE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -117,9 +118,12 @@ impl Heartbeat {
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
                 _ = images.changed() => {}
+                // A plane that never has any is not waited for.
+                Ok(()) = policies.changed() => {}
                 _ = running.changed() => tokio::time::sleep(TOGETHER).await,
             }
             running.mark_unchanged();
+            policies.mark_unchanged();
             let usage = meter.read(&self.data_dir);
             if let Err(error) = self.tell(usage, &build).await {
                 tracing::debug!(%error, "the host could not be reported");
@@ -143,6 +147,7 @@ impl Heartbeat {
             agent_version: Some(VERSION.to_owned()),
             agent_build: build.clone(),
             images: self.site.images.present(),
+            policies: self.site.plane.policies().borrow().clone(),
             ..old.clone()
         };
         let now = Timestamp::now();

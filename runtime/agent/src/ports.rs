@@ -2,7 +2,9 @@
 
 use skysail_schemas::PortSpec;
 use skysail_schemas::quantity::Bandwidth;
+use skysail_schemas::security_policy::ProgrammedPolicy;
 use std::path::Path;
+use tokio::sync::watch;
 
 /// Why a port could not be attached or detached.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,5 +35,10 @@ pub trait PortPlane: Send + Sync + 'static {
     /// Open vSwitch datapath in use: `system` or `netdev`; none while it is not known.
     fn datapath(&self) -> Option<String> {
         None
+    }
+
+    /// The security policies that are in the switch. A plane that has none never tells of any.
+    fn policies(&self) -> watch::Receiver<Vec<ProgrammedPolicy>> {
+        watch::channel(Vec::new()).1
     }
 }

@@ -11,6 +11,8 @@ const INIT: Init = Init { pid: 77, ticks: 1 };
 
 fn port() -> PortSpec {
     PortSpec {
+        namespace: "acme".into(),
+        labels: Default::default(),
         container: "web".into(),
         network: "net".into(),
         interface: 0,

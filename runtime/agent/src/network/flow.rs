@@ -1,7 +1,7 @@
 //! One flow: typed here, and as text in the switch's own notation, for people and goldens.
 //! [`super::switch::wire`] puts it on the wire and reads it back.
 
-use super::registers::{ORIGIN, Origin, VNI};
+use super::registers::{GUESSED, OPENER, ORIGIN, Origin, SERVICE, TARGET, VNI};
 use super::tables::Table;
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
@@ -105,6 +105,33 @@ pub enum Match {
     IcmpType(u8),
     IcmpCode(u8),
     DstPort(u16),
+    /// The packet was looked up, and belongs to a connection or could begin one.
+    Sensible,
+    /// It would begin a connection.
+    New,
+    /// The IP protocol of its connection.
+    ConnectionProtocol(u8),
+    /// It does not ask for a TCP connection.
+    NoSyn,
+    /// From a port below 32768: those that services have.
+    FromServicePort,
+    /// To a port from 32768 on: those that openers get.
+    ToOpenersPort,
+    Opener(Ipv4Net),
+    Target(Ipv4Net),
+    Service(Bits),
+    Guessed(bool),
+    /// Every part of this rule matched, see [`Action::Part`].
+    Rule(u32),
+}
+
+/// A value of which only some bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bits {
+    /// The value; 0 where the mask is.
+    pub value: u32,
+    /// The bits that count.
+    pub mask: u32,
 }
 
 impl fmt::Display for Match {
@@ -132,7 +159,27 @@ impl fmt::Display for Match {
             Self::IcmpType(n) => write!(f, "icmp_type={n}"),
             Self::IcmpCode(n) => write!(f, "icmp_code={n}"),
             Self::DstPort(n) => write!(f, "tp_dst={n}"),
+            Self::Sensible => write!(f, "ct_state=-inv+trk"),
+            Self::New => write!(f, "ct_state=+new+trk"),
+            Self::ConnectionProtocol(n) => write!(f, "ct_nw_proto={n}"),
+            Self::NoSyn => write!(f, "tcp_flags=-syn"),
+            Self::FromServicePort => write!(f, "tp_src=0x0/0x8000"),
+            Self::ToOpenersPort => write!(f, "tp_dst=0x8000/0x8000"),
+            Self::Opener(n) => block(f, OPENER, *n),
+            Self::Target(n) => block(f, TARGET, *n),
+            Self::Service(b) => write!(f, "{SERVICE}={:#x}/{:#x}", b.value, b.mask),
+            Self::Guessed(yes) => write!(f, "{GUESSED}={:#x}", u8::from(*yes)),
+            Self::Rule(n) => write!(f, "conj_id={n}"),
         }
+    }
+}
+
+/// A block of addresses in a register, whole or masked.
+fn block(f: &mut fmt::Formatter<'_>, register: &str, net: Ipv4Net) -> fmt::Result {
+    let value = u32::from(net.network());
+    match net.prefix_len() {
+        32 => write!(f, "{register}={value:#x}"),
+        _ => write!(f, "{register}={value:#x}/{:#x}", u32::from(net.netmask())),
     }
 }
 
@@ -162,10 +209,38 @@ pub enum Action {
     SetTtl(u8),
     SetTunnelKey(u32),
     SetTunnelTo(IpAddr),
+    /// Looks the packet up among the connections of `zone`, and goes on with what was found.
+    Track {
+        /// Connections of different zones never meet.
+        zone: u16,
+        /// Where it goes on.
+        next: Table,
+    },
+    /// Puts the packet's connection on record.
+    Remember(u16),
+    /// One of the `of` parts of a rule matched: once all have, the packet matches [`Match::Rule`].
+    Part {
+        /// The rule.
+        rule: u32,
+        /// Which part, from 1 on.
+        part: u8,
+        /// How many there are.
+        of: u8,
+    },
+    OpenerFromSource,
+    OpenerFromDestination,
+    TargetFromSource,
+    TargetFromDestination,
+    ServiceProtocol,
+    ServiceFromDstPort,
+    ServiceFromSrcPort,
+    ServiceIcmpType,
+    ServiceIcmpCode,
+    SetGuessed,
 }
 
 /// Actions without a value, as the switch prints them.
-const FIXED: [(Action, &str); 8] = [
+const FIXED: [(Action, &str); 18] = [
     (Action::Drop, "drop"),
     (Action::Back, "IN_PORT"),
     (
@@ -183,6 +258,43 @@ const FIXED: [(Action, &str); 8] = [
     ),
     (Action::SetArpReply, "set_field:2->arp_op"),
     (Action::SetEchoReply, "set_field:0->icmp_type"),
+    (
+        Action::OpenerFromSource,
+        "move:NXM_NX_CT_NW_SRC[]->NXM_NX_REG2[]",
+    ),
+    (
+        Action::OpenerFromDestination,
+        "move:NXM_NX_CT_NW_DST[]->NXM_NX_REG2[]",
+    ),
+    (
+        Action::TargetFromSource,
+        "move:NXM_NX_CT_NW_SRC[]->NXM_NX_REG3[]",
+    ),
+    (
+        Action::TargetFromDestination,
+        "move:NXM_NX_CT_NW_DST[]->NXM_NX_REG3[]",
+    ),
+    (
+        Action::ServiceProtocol,
+        "move:NXM_NX_CT_NW_PROTO[]->NXM_NX_REG4[16..23]",
+    ),
+    (
+        Action::ServiceFromDstPort,
+        "move:NXM_NX_CT_TP_DST[]->NXM_NX_REG4[0..15]",
+    ),
+    (
+        Action::ServiceFromSrcPort,
+        "move:NXM_NX_CT_TP_SRC[]->NXM_NX_REG4[0..15]",
+    ),
+    (
+        Action::ServiceIcmpType,
+        "move:NXM_NX_CT_TP_SRC[0..7]->NXM_NX_REG4[8..15]",
+    ),
+    (
+        Action::ServiceIcmpCode,
+        "move:NXM_NX_CT_TP_DST[0..7]->NXM_NX_REG4[0..7]",
+    ),
+    (Action::SetGuessed, "set_field:0x1->reg5"),
 ];
 
 impl fmt::Display for Action {
@@ -201,6 +313,9 @@ impl fmt::Display for Action {
             Self::SetTunnelKey(n) => write!(f, "set_field:{n:#x}->tun_id"),
             Self::SetTunnelTo(IpAddr::V4(a)) => write!(f, "set_field:{a}->tun_dst"),
             Self::SetTunnelTo(IpAddr::V6(a)) => write!(f, "set_field:{a}->tun_ipv6_dst"),
+            Self::Track { zone, next } => write!(f, "ct(table={next},zone={zone})"),
+            Self::Remember(zone) => write!(f, "ct(commit,zone={zone})"),
+            Self::Part { rule, part, of } => write!(f, "conjunction({rule},{part}/{of})"),
             fixed => f.write_str(
                 FIXED
                     .iter()

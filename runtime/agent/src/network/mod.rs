@@ -16,6 +16,7 @@ mod netlink;
 pub(crate) mod netns;
 mod plan;
 mod plane;
+mod policy;
 mod record;
 mod registers;
 mod service;
@@ -29,11 +30,14 @@ pub use error::{Error, Result};
 
 use crate::ports::{PortError, PortPlane};
 use datapath::Datapath;
-use plane::{Plane, Request};
+use plane::{Plane, Request, Tenants};
 use skysail_schemas::PortSpec;
 use skysail_schemas::quantity::Bandwidth;
+use skysail_schemas::security_policy::ProgrammedPolicy;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the plane must know of the host it is on.
@@ -61,6 +65,8 @@ pub struct NetworkPlane {
     requests: mpsc::Sender<Request>,
     datapath: Datapath,
     limits: bool,
+    tenants: Arc<Tenants>,
+    programmed: Receiver<Vec<ProgrammedPolicy>>,
 }
 
 impl NetworkPlane {
@@ -72,18 +78,22 @@ impl NetworkPlane {
         let datapath = Datapath::detect().await;
         let plane = Plane::prepare(settings, client, datapath).await?;
         let limits = plane.can_limit();
+        let (tenants, programmed) = (plane.tenants(), plane.programmed());
         let (requests, received) = mpsc::channel(64);
         tokio::spawn(plane.run(received));
         Ok(Self {
             requests,
             datapath,
             limits,
+            tenants,
+            programmed,
         })
     }
 
     /// Gives a container its interfaces in the network namespace mounted at `netns`, which together carry at
     /// most `bandwidth` in each direction.
-    /// Idempotent; returns when the flows are programmed.
+    /// Idempotent; returns when the flows are programmed, with all that the tenant's policies asked for when this was
+    /// called.
     ///
     /// # Errors
     /// If the namespace is not there or the switch does not take the ports; ask again.
@@ -93,6 +103,8 @@ impl NetworkPlane {
         ports: &[PortSpec],
         bandwidth: Option<Bandwidth>,
     ) -> Result<()> {
+        let tenants = ports.iter().map(|p| p.namespace.clone()).collect();
+        self.tenants.settle(tenants).await;
         self.ask(|reply| Request::Attach {
             netns: netns.to_owned(),
             ports: ports.to_vec(),
@@ -152,5 +164,9 @@ impl PortPlane for NetworkPlane {
 
     fn datapath(&self) -> Option<String> {
         Some(self.datapath.name().to_owned())
+    }
+
+    fn policies(&self) -> Receiver<Vec<ProgrammedPolicy>> {
+        self.programmed.clone()
     }
 }

@@ -1,6 +1,7 @@
 //! What the switch must contain, as pure functions of what is known.
 
 use super::flow::{Action, Flow, Key, Mac, Match, Meter, Meters, Protocol, Seen, Strict, is_ours};
+use super::policy::{self, Guard};
 use super::registers::Origin;
 use super::switch::wire;
 use super::tables::{Miss, PIPELINE, Table};
@@ -32,6 +33,8 @@ pub struct Network {
     pub tunnel: Option<Tunnel>,
     /// Every port of the network, on whatever host, by address.
     pub members: BTreeMap<Ipv4Addr, Member>,
+    /// What the tenant's policies ask of it here.
+    pub guard: Guard,
 }
 
 /// How packets of a network leave for other hosts.
@@ -107,9 +110,9 @@ pub enum Place {
     Nowhere,
 }
 
-const HIGH: u16 = 200;
-const MIDDLE: u16 = 150;
-const LOW: u16 = 100;
+pub(super) const HIGH: u16 = 200;
+pub(super) const MIDDLE: u16 = 150;
+pub(super) const LOW: u16 = 100;
 const MISS: u16 = 0;
 
 /// Everything that the switch must contain.
@@ -152,6 +155,7 @@ pub fn flows(view: &View) -> Vec<Flow> {
     for (vni, network) in &view.networks {
         from_tunnel(*vni, network, &mut flows);
         gateway(*vni, network, &mut flows);
+        policy::flows(*vni, network, &mut flows);
         for (address, member) in &network.members {
             flows.push(arp_answer(*vni, *address, member.mac));
             match member.place {

@@ -1,6 +1,7 @@
 //! What the plane remembers on disk, so that it works while the control plane is away.
 
 use super::error::{Error, Result};
+use super::policy::Policies;
 use serde::{Deserialize, Serialize};
 use skysail_schemas::PortSpec;
 use skysail_schemas::quantity::Bandwidth;
@@ -38,6 +39,9 @@ pub struct Record {
     pub attachments: Vec<Attachment>,
     /// Last known ports of the networks that this host carries.
     pub ports: Vec<PortSpec>,
+    /// Last known policies of their tenants; none if an agent wrote this that knew of no policies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policies: Option<BTreeMap<String, Policies>>,
 }
 
 impl Record {

@@ -11,8 +11,17 @@ pub enum Table {
     Classify = 0,
     /// A container may only use the MAC and the address of its own port. Others are dropped.
     Spoof = 10,
-    /// Reserved for the tenant's policy (conntrack); passes everything.
+    /// What comes from, or goes to, a container of this host that a SecurityPolicy selects is looked up among the
+    /// network's connections. Everything else passes.
     Policy = 20,
+    /// Which connection a packet belongs to: who opened it, to whom, to which service. Nonsense is dropped.
+    Connection = 21,
+    /// Whether the opener, if it is a selected container of this host, may open it (egress).
+    Opener = 22,
+    /// Whether it may be opened to the target, if that is a selected container of this host (ingress).
+    Target = 23,
+    /// Allowed connections that are new are put on record, so that replies are told from requests.
+    Remember = 24,
     /// Answers ARP for every port of the network, so that no broadcast leaves a host.
     Arp = 30,
     /// What goes to the gateway: echo is answered, DNS and the way out go to the service namespace.
@@ -31,10 +40,14 @@ pub enum Miss {
 }
 
 /// Every table with its miss. The order is the order of the pipeline.
-pub const PIPELINE: [(Table, Miss); 6] = [
+pub const PIPELINE: [(Table, Miss); 10] = [
     (Table::Classify, Miss::Drop),
     (Table::Spoof, Miss::Drop),
     (Table::Policy, Miss::Goto(Table::Arp)),
+    (Table::Connection, Miss::Drop),
+    (Table::Opener, Miss::Goto(Table::Target)),
+    (Table::Target, Miss::Goto(Table::Remember)),
+    (Table::Remember, Miss::Goto(Table::Arp)),
     (Table::Arp, Miss::Goto(Table::Gateway)),
     (Table::Gateway, Miss::Goto(Table::Output)),
     (Table::Output, Miss::Drop),

@@ -5,9 +5,10 @@ use super::plan::{
     Change, Limit, Member, Network, Place, Program, Tunnel, View, after, change, flows, forwarding,
     program,
 };
+use super::policy::{self, End, Guard, Policies};
 use super::switch::wire;
 use super::tables::{PIPELINE, Table};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -34,6 +35,7 @@ fn network(vni: u32, tunnel: Tunnel, egress: bool, members: &[(u8, Place)]) -> (
         service: Some(100 + vni),
         tunnel: Some(tunnel),
         members: members.iter().map(member).collect(),
+        guard: Guard::default(),
     };
     (vni, network)
 }
@@ -71,7 +73,7 @@ fn scenario(name: &str) -> View {
                 &[(2, Place::Here(6)), (3, there())],
             ),
         ],
-        "limited" => vec![network(
+        "limited" | "guarded" => vec![network(
             7,
             Tunnel::Device(3),
             false,
@@ -82,8 +84,10 @@ fn scenario(name: &str) -> View {
     let mut view = View {
         networks: networks.into_iter().collect(),
     };
-    if name == "limited" {
-        limit(&mut view, 100_000_000);
+    match name {
+        "limited" => limit(&mut view, 100_000_000),
+        "guarded" => guard(&mut view),
+        _ => {}
     }
     view
 }
@@ -94,7 +98,39 @@ fn limit(view: &mut View, rate: u64) {
     members.get_mut(&Ipv4Addr::new(10, 0, 0, 2)).unwrap().limit = Some(Limit { rate, number: 5 });
 }
 
-const SCENARIOS: [&str; 5] = ["empty", "userspace", "kernel", "two_tenants", "limited"];
+/// Only 10.0.0.3 and 10.0.0.4 may open TCP 80 and 443 of 10.0.0.2, and everybody may ping it; 10.0.0.4 may open
+/// nothing.
+fn guard(view: &mut View) {
+    let labelled = |role: &str| BTreeMap::from([("role".to_owned(), role.to_owned())]);
+    let labels = ["web", "user", "user"].map(labelled);
+    let ends = (2..).zip(&labels).map(|(last, labels)| {
+        let here = last != 3;
+        (Ipv4Addr::new(10, 0, 0, last), End { labels, here })
+    });
+    let written = serde_json::json!({
+        "web": {"generation": 1, "spec": {
+            "containerSelector": {"matchLabels": {"role": "web"}},
+            "ingress": [
+                {"from": [{"containerSelector": {"matchLabels": {"role": "user"}}}],
+                 "ports": [{"port": 80}, {"port": 443}]},
+                {"ports": [{"protocol": "ICMP", "icmpType": 8}]}
+            ]}},
+        "mute": {"generation": 1, "spec": {
+            "containerSelector": {"matchLabels": {"role": "user"}}, "policyTypes": ["Egress"]}}
+    });
+    let policies: Policies = serde_json::from_value(written).unwrap();
+    let network = view.networks.get_mut(&7).unwrap();
+    network.guard = policy::compile("acme", &policies, &ends.collect());
+}
+
+const SCENARIOS: [&str; 6] = [
+    "empty",
+    "userspace",
+    "kernel",
+    "two_tenants",
+    "limited",
+    "guarded",
+];
 
 /// What the switch dumps after these flows were added: they went over the wire and back.
 fn dumped(flows: &[Flow]) -> Vec<Seen> {
@@ -240,6 +276,10 @@ fn no_two_flows_have_the_same_key_and_packets_only_go_forward() {
         for flow in flows {
             for goto in flow.to_string().split("goto_table:").skip(1) {
                 assert!(goto.parse::<u8>().unwrap() > flow.table as u8, "{flow}");
+            }
+            for track in flow.to_string().split("ct(table=").skip(1) {
+                let next = track.split(',').next().unwrap();
+                assert!(next.parse::<u8>().unwrap() > flow.table as u8, "{flow}");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Which process serves a session.
 
+use super::network;
 use crate::container::paths::Paths;
 use crate::container::record::Id;
 use skysail_schemas::session::{Offer, WINDOW_PARAMETER};
@@ -114,6 +115,16 @@ pub fn of(offer: &Offer, paths: &Paths) -> Line {
                 window,
             }
         }
+        ("trace", _) => Line {
+            command: network::trace(&query).unwrap_or_else(network::refused),
+            tty: false,
+            window,
+        },
+        ("probe", _) => Line {
+            command: network::probe(&query, &paths.netns(&id)).unwrap_or_else(network::refused),
+            tty: false,
+            window,
+        },
         ("console", _) => Line {
             command: inside(words(&[
                 "/bin/sh",
@@ -132,7 +143,7 @@ pub fn of(offer: &Offer, paths: &Paths) -> Line {
 }
 
 /// A URL's query.
-struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
     fn parse(text: &str) -> Self {
@@ -158,13 +169,15 @@ impl Query {
         let pair = |part: &str| part.split_once('=').map(|(k, v)| (decode(k), decode(v)));
         Self(text.split('&').filter_map(pair).collect())
     }
-    fn first(&self, key: &str) -> Option<&str> {
+    /// The value of a key's first appearance.
+    pub fn first(&self, key: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(k, _)| k == key)
             .map(|(_, v)| v.as_str())
     }
-    fn all(&self, key: &str) -> Vec<String> {
+    /// The values of all of a key's appearances.
+    pub fn all(&self, key: &str) -> Vec<String> {
         self.0
             .iter()
             .filter(|(k, _)| k == key)

@@ -1,4 +1,4 @@
-//! Sessions: `exec`, `console`, `logs` and `cp` for containers of this host.
+//! Sessions: `exec`, `console`, `logs` and `cp` for containers of this host, and what `skysail net` looks at there.
 //!
 //! The agent keeps one request open on which the API server offers sessions, and dials
 //! back for each (see the API server's module of the same name). Every session is one
@@ -8,6 +8,7 @@
 mod ending;
 mod input;
 pub mod line;
+mod network;
 mod process;
 #[cfg(test)]
 mod tests;

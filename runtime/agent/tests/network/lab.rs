@@ -201,6 +201,8 @@ impl Lab {
         let identity = self.host(host).identity.clone();
         let address: Ipv4Addr = address.parse().unwrap();
         let spec = PortSpec {
+            namespace: network.domain.into(),
+            labels: Default::default(),
             container: container.into(),
             network: "net".into(),
             interface: 0,

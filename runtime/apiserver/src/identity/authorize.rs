@@ -23,6 +23,7 @@ pub(crate) fn may(identity: &Identity, call: &Call<'_>, cache: &Cache) -> bool {
     match (call.kind.group.as_str(), call.kind.plural.as_str()) {
         ("skysail.dev", "containers") => container(host, call, cache),
         ("skysail.dev", "ports") => port(host, call, cache),
+        ("skysail.dev", "securitypolicies") => policy(host, call, cache),
         ("skysail.dev", "migrations") => migration(host, call, cache),
         ("skysail.dev", "images") => image(call),
         ("skysail.dev", "hosts") => own_host(host, call),
@@ -157,6 +158,19 @@ fn port(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
         .iter()
         .any(|p| p.value["spec"]["location"]["host"] == host && p.value["spec"]["vni"] == vni);
     carried || moving::brings(cache, vni, host)
+}
+
+/// Policies of tenants that have a container on the host, or on its way there.
+fn policy(host: &str, call: &Call<'_>, cache: &Cache) -> bool {
+    let reads = matches!(call.verb, "list" | "watch") && call.subresource.is_empty();
+    if !reads || call.namespace.is_empty() {
+        return false;
+    }
+    let ports = cache.range(&format!("{}{}/", moving::PORTS, call.namespace));
+    let carried = ports
+        .iter()
+        .any(|p| p.value["spec"]["location"]["host"] == host);
+    carried || moving::visits(cache, call.namespace, host)
 }
 
 fn image(call: &Call<'_>) -> bool {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 const MIGRATIONS: &str = "/skysail/skysail.dev/migrations/";
-const PORTS: &str = "/skysail/skysail.dev/ports/";
+pub(super) const PORTS: &str = "/skysail/skysail.dev/ports/";
 /// Fields of a Migration's status that say what is to be done: the controller's.
 const ORDERS: [&str; 6] = [
     "containerUid",
@@ -50,6 +50,12 @@ pub(super) fn arrives(cache: &Cache, namespace: &str, container: &str, host: &st
     let all = open(cache, namespace);
     all.iter()
         .any(|m| m.value["spec"]["container"] == container && m.value["status"]["target"] == host)
+}
+
+/// Whether a container of this namespace is on its way to the host.
+pub(super) fn visits(cache: &Cache, namespace: &str, host: &str) -> bool {
+    let all = open(cache, namespace);
+    all.iter().any(|m| m.value["status"]["target"] == host)
 }
 
 /// Whether a container with a port on this network is on its way to the host.

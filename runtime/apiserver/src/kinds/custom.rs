@@ -79,6 +79,8 @@ fn extra_subresources(plural: &str) -> Vec<(&'static str, &'static [&'static str
             ("console", &["create", "get"]),
             ("log", &["get"]),
             ("files", &["get", "update"]),
+            ("trace", &["get"]),
+            ("probe", &["get"]),
         ],
         _ => Vec::new(),
     }

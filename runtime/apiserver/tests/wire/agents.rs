@@ -100,6 +100,17 @@ async fn an_agent_sees_the_ports_of_networks_that_it_carries_and_renews_its_own_
             "{foreign}"
         );
     }
+    let policies = |namespace: &str| {
+        format!("/apis/skysail.dev/v1alpha1/namespaces/{namespace}/securitypolicies")
+    };
+    assert_eq!(agent.get(&policies("default")).await.code, 200);
+    assert_eq!(agent.get(&policies("kube-system")).await.code, 403);
+    let every = "/apis/skysail.dev/v1alpha1/securitypolicies";
+    assert_eq!(agent.get(every).await.code, 403);
+    let opened = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "SecurityPolicy",
+        "metadata": {"name": "open"}, "spec": {"containerSelector": {}, "ingress": [{}]}});
+    let written = agent.post(&policies("default"), &opened).await;
+    assert_eq!(written.code, 403);
     let leases = "/apis/coordination.k8s.io/v1/namespaces/skysail-system/leases";
     let lease = |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}});
     assert_eq!(agent.post(leases, &lease("h1")).await.code, 201);

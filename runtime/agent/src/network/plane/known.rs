@@ -5,6 +5,7 @@ use crate::network::dns::Zone;
 use crate::network::error::Result;
 use crate::network::links;
 use crate::network::plan::{Limit, Member, Network, Place, Tunnel, View};
+use crate::network::policy::Guard;
 use crate::network::record::{PortKey, Record, key};
 use crate::network::service;
 use crate::network::watch::Followed;
@@ -14,6 +15,12 @@ use std::path::Path;
 
 /// Port of the kernel datapath's one tunnel.
 pub(super) const SHARED_TUNNEL: &str = "skx0";
+
+/// The tenants whose ports are known.
+fn tenants(known: &BTreeMap<PortKey, PortSpec>) -> BTreeSet<String> {
+    let all = known.values().map(|p| p.namespace.clone());
+    all.filter(|n| !n.is_empty()).collect()
+}
 
 impl Plane {
     /// Every port that is known: watched, or else remembered; and those attached here.
@@ -25,7 +32,7 @@ impl Plane {
                 .filter(move |p| p.vni == vni)
                 .map(|p| (key(p), p.clone()))
         };
-        let mine = self.mine.ports();
+        let mine = self.mine.objects();
         let here = |p: &&PortSpec| {
             p.location
                 .as_ref()
@@ -48,7 +55,7 @@ impl Plane {
             .collect();
         let carried: BTreeSet<u32> = self.attachments.keys().map(|k| k.0).chain(bound).collect();
         for vni in carried {
-            match self.networks.get(&vni).and_then(Followed::ports) {
+            match self.networks.get(&vni).and_then(Followed::objects) {
                 Some(watched) => known.extend(watched),
                 None => known.extend(remembered(vni)),
             }
@@ -62,21 +69,24 @@ impl Plane {
         self.networks.retain(|vni, _| carried.contains(vni));
         for vni in carried {
             let start = || {
-                Followed::start(
-                    self.client.clone(),
-                    format!("spec.vni={vni}"),
-                    self.changed.clone(),
-                )
+                let fields = format!("spec.vni={vni}");
+                Followed::ports(&self.client, fields, self.changed.clone())
             };
             self.networks.entry(vni).or_insert_with(start);
         }
+        self.tenants.follow(&tenants(known));
     }
 
     pub(super) fn remember(&mut self, known: &BTreeMap<PortKey, PortSpec>) -> Result<()> {
         let attachments = self.attachments.values().cloned().collect();
+        // While the tenant of a container is not known, it is still one that was connected without policies.
+        let complete = known.values().all(|p| !p.namespace.is_empty());
+        let policies = tenants(known).into_iter();
+        let policies = policies.filter_map(|n| Some((n.clone(), self.policies(&n)?)));
         let now = Record {
             attachments,
             ports: known.values().cloned().collect(),
+            policies: complete.then(|| policies.collect()),
         };
         if now != self.saved {
             now.save(&self.record)?;
@@ -104,6 +114,7 @@ impl Plane {
                 service: None,
                 tunnel: None,
                 members: BTreeMap::new(),
+                guard: Guard::default(),
             };
             let network = view.networks.entry(port.vni).or_insert_with(new);
             network.members.insert(
@@ -114,6 +125,9 @@ impl Plane {
                     limit: None,
                 },
             );
+        }
+        for (vni, network) in &mut view.networks {
+            network.guard = self.guard_of(*vni, known);
         }
         view
     }

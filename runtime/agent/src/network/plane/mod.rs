@@ -3,8 +3,12 @@
 //!
 //! A pass after a request or a change trusts what the last one left; the audit looks at everything.
 
+mod guard;
 mod known;
 mod pass;
+mod policies;
+
+pub use policies::Tenants;
 
 use super::Settings;
 use super::datapath::Datapath;
@@ -17,12 +21,14 @@ use super::switch::Switch;
 use super::watch::Followed;
 use pass::Pass;
 use skysail_schemas::PortSpec;
+use skysail_schemas::port::Port;
 use skysail_schemas::quantity::Bandwidth;
+use skysail_schemas::security_policy::ProgrammedPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 /// How often the host is compared with what it must be when nothing happens.
@@ -70,8 +76,13 @@ pub struct Plane {
     /// Attachments whose devices must be looked at.
     fresh: BTreeSet<PortKey>,
     changed: Arc<Notify>,
-    mine: Followed,
-    networks: BTreeMap<u32, Followed>,
+    mine: Followed<Port>,
+    networks: BTreeMap<u32, Followed<Port>>,
+    tenants: Arc<Tenants>,
+    /// Containers that an agent connected who knew of no policies: they stay open until theirs are known.
+    open_before: BTreeSet<PortKey>,
+    /// Policies that are in the switch.
+    programmed: watch::Sender<Vec<ProgrammedPolicy>>,
     services: BTreeMap<u32, Service>,
     /// This pass made devices, so what was listed before is not all.
     made: bool,
@@ -97,11 +108,13 @@ impl Plane {
         let mut attachments = saved.attached();
         attachments.retain(|_, a| links::is_namespace(&a.netns));
         let changed = Arc::new(Notify::new());
-        let mine = Followed::start(
-            client.clone(),
-            format!("spec.location.host={}", settings.host),
-            changed.clone(),
-        );
+        let fields = format!("spec.location.host={}", settings.host);
+        let mine = Followed::ports(&client, fields, changed.clone());
+        let tenants = Tenants::new(client.clone(), changed.clone());
+        let open_before = match saved.policies {
+            None => attachments.keys().copied().collect(),
+            Some(_) => BTreeSet::new(),
+        };
         let fresh = attachments.keys().copied().collect();
         let (networks, services) = (BTreeMap::new(), BTreeMap::new());
         tracing::info!(
@@ -125,11 +138,24 @@ impl Plane {
             changed,
             mine,
             networks,
+            tenants,
+            open_before,
+            programmed: watch::Sender::default(),
             services,
             made: false,
             forwarded: None,
             host_rules: None,
         })
+    }
+
+    /// The tenants whose policies are followed.
+    pub fn tenants(&self) -> Arc<Tenants> {
+        self.tenants.clone()
+    }
+
+    /// The policies that are in the switch.
+    pub fn programmed(&self) -> watch::Receiver<Vec<ProgrammedPolicy>> {
+        self.programmed.subscribe()
     }
 
     /// Whether a container's bandwidth can be limited.

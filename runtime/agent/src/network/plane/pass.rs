@@ -50,6 +50,12 @@ impl Plane {
         let numbers = self.connect(&view, &there).await?;
         self.number(&mut view, &numbers);
         self.switch.program(&plan::program(&view), look).await?;
+        let in_force = self.in_force(&known);
+        self.programmed.send_if_modified(|before| {
+            let changed = *before != in_force;
+            *before = in_force;
+            changed
+        });
         if self.datapath == Datapath::Netdev {
             self.forward(plan::forwarding(&view), &there, look)?;
         }

@@ -104,7 +104,10 @@ impl Sessions {
     /// Whether a call is for this module: `exec`, `console`, `log` and `files` of containers, `sessions` of hosts.
     pub(crate) fn serves(call: &Call<'_>) -> bool {
         match call.kind.plural.as_str() {
-            "containers" => matches!(call.subresource, "exec" | "console" | "log" | "files"),
+            "containers" => matches!(
+                call.subresource,
+                "exec" | "console" | "log" | "files" | "trace" | "probe"
+            ),
             "hosts" => call.subresource == "sessions",
             _ => false,
         }

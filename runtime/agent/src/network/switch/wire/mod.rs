@@ -4,6 +4,7 @@
 mod read;
 
 use crate::network::flow::{Action, Flow, Match, Meter, Protocol, Strict};
+use ipnet::Ipv4Net;
 pub use read::{meters, seen};
 use std::net::IpAddr;
 
@@ -35,7 +36,22 @@ impl Field {
     const TUNNEL_KEY: Self = Self(0x8000, 38, 8);
     const VNI: Self = Self(1, 0, 4);
     const ORIGIN: Self = Self(1, 1, 4);
+    const OPENER: Self = Self(1, 2, 4);
+    const TARGET: Self = Self(1, 3, 4);
+    const SERVICE: Self = Self(1, 4, 4);
+    const GUESSED: Self = Self(1, 5, 4);
+    const TCP_SRC: Self = Self(0x8000, 13, 2);
     const TTL: Self = Self(1, 29, 1);
+    const TCP_FLAGS: Self = Self(1, 34, 2);
+    /// The same as the switch prints it: of a class with a number of its own before the value.
+    const TCP_FLAGS_ONF: Self = Self(0xffff, 42, 2);
+    const RULE: Self = Self(1, 37, 4);
+    const CT_STATE: Self = Self(1, 105, 4);
+    const CT_PROTOCOL: Self = Self(1, 119, 1);
+    const CT_SRC: Self = Self(1, 120, 4);
+    const CT_DST: Self = Self(1, 121, 4);
+    const CT_SRC_PORT: Self = Self(1, 124, 2);
+    const CT_DST_PORT: Self = Self(1, 125, 2);
     const TUNNEL_TO: Self = Self(1, 32, 4);
     const TUNNEL_TO_V6: Self = Self(1, 110, 16);
     // As a move names them.
@@ -54,24 +70,78 @@ impl Field {
     }
 }
 
-const MOVES: [(Action, Field, Field); 4] = [
-    (
+/// Some bits of a field: the first, and how many.
+type Part = (Field, u16, u16);
+
+/// Moves: from where to where.
+const MOVES: [(Action, Part, Part); 13] = [
+    whole(
         Action::EthSrcToDst,
         Field::MOVE_ETH_SRC,
         Field::MOVE_ETH_DST,
     ),
-    (Action::IpSrcToDst, Field::MOVE_IP_SRC, Field::MOVE_IP_DST),
-    (
+    whole(Action::IpSrcToDst, Field::MOVE_IP_SRC, Field::MOVE_IP_DST),
+    whole(
         Action::ArpSenderToTarget,
         Field::MOVE_ARP_SENDER,
         Field::MOVE_ARP_TARGET,
     ),
-    (
+    whole(
         Action::ArpSenderMacToTarget,
         Field::MOVE_ARP_SENDER_MAC,
         Field::MOVE_ARP_TARGET_MAC,
     ),
+    whole(Action::OpenerFromSource, Field::CT_SRC, Field::OPENER),
+    whole(Action::OpenerFromDestination, Field::CT_DST, Field::OPENER),
+    whole(Action::TargetFromSource, Field::CT_SRC, Field::TARGET),
+    whole(Action::TargetFromDestination, Field::CT_DST, Field::TARGET),
+    (
+        Action::ServiceProtocol,
+        (Field::CT_PROTOCOL, 0, 8),
+        (Field::SERVICE, 16, 8),
+    ),
+    (
+        Action::ServiceFromDstPort,
+        (Field::CT_DST_PORT, 0, 16),
+        (Field::SERVICE, 0, 16),
+    ),
+    (
+        Action::ServiceFromSrcPort,
+        (Field::CT_SRC_PORT, 0, 16),
+        (Field::SERVICE, 0, 16),
+    ),
+    (
+        Action::ServiceIcmpType,
+        (Field::CT_SRC_PORT, 0, 8),
+        (Field::SERVICE, 8, 8),
+    ),
+    (
+        Action::ServiceIcmpCode,
+        (Field::CT_DST_PORT, 0, 8),
+        (Field::SERVICE, 0, 8),
+    ),
 ];
+
+const fn whole(action: Action, from: Field, to: Field) -> (Action, Part, Part) {
+    let bits = from.2 as u16 * 8;
+    (action, (from, 0, bits), (to, 0, bits))
+}
+
+/// States of a connection, as bits: it is new; it makes no sense; it was looked up.
+const CT_NEW: u32 = 1;
+const CT_INVALID: u32 = 0x10;
+const CT_TRACKED: u32 = 0x20;
+const TCP_SYN: u16 = 2;
+/// The first of the ports that openers get.
+const OPENERS_PORT: u16 = 0x8000;
+
+/// Actions of Nicira: the vendor, and its numbers.
+const NICIRA: u32 = 0x2320;
+const MOVE: u16 = 6;
+const CONJUNCTION: u16 = 34;
+const CONNTRACK: u16 = 35;
+/// No table follows.
+const NO_TABLE: u8 = 0xff;
 
 /// EtherType and IP protocol.
 const PROTOCOLS: [(Protocol, u16, Option<u8>); 5] = [
@@ -89,6 +159,22 @@ fn pad(bytes: &mut Vec<u8>) {
 fn field(out: &mut Vec<u8>, field: Field, value: &[u8]) {
     out.extend(field.header());
     out.extend(value);
+}
+
+fn masked(out: &mut Vec<u8>, field: Field, value: &[u8], mask: &[u8]) {
+    let [a, b, c, d] = field.header();
+    out.extend([a, b, c | 1, d * 2]);
+    out.extend(value);
+    out.extend(mask);
+}
+
+/// A block of addresses; one address alone has no mask.
+fn block(out: &mut Vec<u8>, to: Field, net: &Ipv4Net) {
+    let (value, mask) = (net.network().octets(), net.netmask().octets());
+    match net.prefix_len() {
+        32 => field(out, to, &value),
+        _ => masked(out, to, &value, &mask),
+    }
 }
 
 /// The conditions of a flow, one field after another, without their header.
@@ -118,12 +204,12 @@ fn conditions(matches: &[Match]) -> Vec<u8> {
             Match::EthDst(a) => field(put, Field::ETH_DST, &a.0),
             Match::IpSrc(a) => field(put, Field::IP_SRC, &a.octets()),
             Match::IpDst(a) => field(put, Field::IP_DST, &a.octets()),
-            Match::IpDstIn(n) => {
-                let [a, b, c, d] = Field::IP_DST.header();
-                put.extend([a, b, c | 1, d * 2]);
-                put.extend(n.network().octets());
-                put.extend(n.netmask().octets());
-            }
+            Match::IpDstIn(n) => masked(
+                put,
+                Field::IP_DST,
+                &n.network().octets(),
+                &n.netmask().octets(),
+            ),
             Match::ArpRequest => field(put, Field::ARP_OP, &[0, 1]),
             Match::ArpSenderMac(a) => field(put, Field::ARP_SENDER_MAC, &a.0),
             Match::ArpSender(a) => field(put, Field::ARP_SENDER, &a.octets()),
@@ -138,9 +224,47 @@ fn conditions(matches: &[Match]) -> Vec<u8> {
                 };
                 field(put, port, &n.to_be_bytes());
             }
+            of_connection => tracked(put, of_connection),
         }
     }
     out
+}
+
+/// Conditions on a packet's connection, which a policy looks at.
+fn tracked(put: &mut Vec<u8>, condition: &Match) {
+    let state = |put: &mut Vec<u8>, value: u32, mask: u32| {
+        masked(
+            put,
+            Field::CT_STATE,
+            &value.to_be_bytes(),
+            &mask.to_be_bytes(),
+        );
+    };
+    let port = |put: &mut Vec<u8>, of: Field, value: u16| {
+        masked(put, of, &value.to_be_bytes(), &OPENERS_PORT.to_be_bytes());
+    };
+    match condition {
+        Match::Sensible => state(put, CT_TRACKED, CT_TRACKED | CT_INVALID),
+        Match::New => state(put, CT_TRACKED | CT_NEW, CT_TRACKED | CT_NEW),
+        Match::ConnectionProtocol(n) => field(put, Field::CT_PROTOCOL, &[*n]),
+        Match::NoSyn => masked(put, Field::TCP_FLAGS, &[0, 0], &TCP_SYN.to_be_bytes()),
+        Match::FromServicePort => port(put, Field::TCP_SRC, 0),
+        Match::ToOpenersPort => port(put, Field::TCP_DST, OPENERS_PORT),
+        Match::Opener(n) => block(put, Field::OPENER, n),
+        Match::Target(n) => block(put, Field::TARGET, n),
+        Match::Service(b) if b.mask == u32::MAX => {
+            field(put, Field::SERVICE, &b.value.to_be_bytes());
+        }
+        Match::Service(b) => masked(
+            put,
+            Field::SERVICE,
+            &b.value.to_be_bytes(),
+            &b.mask.to_be_bytes(),
+        ),
+        Match::Guessed(yes) => field(put, Field::GUESSED, &u32::from(*yes).to_be_bytes()),
+        Match::Rule(n) => field(put, Field::RULE, &n.to_be_bytes()),
+        _ => {}
+    }
 }
 
 fn set(out: &mut Vec<u8>, to: Field, value: &[u8]) {
@@ -175,20 +299,42 @@ fn action(out: &mut Vec<u8>, action: &Action) {
         Action::SetTunnelKey(n) => set(out, Field::TUNNEL_KEY, &u64::from(*n).to_be_bytes()),
         Action::SetTunnelTo(IpAddr::V4(a)) => set(out, Field::TUNNEL_TO, &a.octets()),
         Action::SetTunnelTo(IpAddr::V6(a)) => set(out, Field::TUNNEL_TO_V6, &a.octets()),
-        Action::EthSrcToDst
-        | Action::IpSrcToDst
-        | Action::ArpSenderToTarget
-        | Action::ArpSenderMacToTarget => {
-            if let Some((_, from, to)) = MOVES.iter().find(|(a, ..)| a == action) {
-                // Nicira's action 6: all bits of one field over those of another.
-                out.extend([0xff, 0xff, 0, 24, 0, 0, 0x23, 0x20, 0, 6]);
-                out.extend((u16::from(from.2) * 8).to_be_bytes());
-                out.extend([0; 4]);
-                out.extend(from.header());
-                out.extend(to.header());
+        Action::SetGuessed => set(out, Field::GUESSED, &1_u32.to_be_bytes()),
+        Action::Track { zone, next } => conntrack(out, false, *zone, *next as u8),
+        Action::Remember(zone) => conntrack(out, true, *zone, NO_TABLE),
+        Action::Part { rule, part, of } => {
+            nicira(out, 16, CONJUNCTION);
+            out.extend([part.saturating_sub(1), *of]);
+            out.extend(rule.to_be_bytes());
+        }
+        moved => {
+            if let Some((_, from, to)) = MOVES.iter().find(|(a, ..)| a == moved) {
+                nicira(out, 24, MOVE);
+                for number in [from.2, from.1, to.1] {
+                    out.extend(number.to_be_bytes());
+                }
+                out.extend(from.0.header());
+                out.extend(to.0.header());
             }
         }
     }
+}
+
+/// The head of one of Nicira's actions.
+fn nicira(out: &mut Vec<u8>, length: u16, subtype: u16) {
+    out.extend([0xff, 0xff]);
+    out.extend(length.to_be_bytes());
+    out.extend(NICIRA.to_be_bytes());
+    out.extend(subtype.to_be_bytes());
+}
+
+fn conntrack(out: &mut Vec<u8>, commit: bool, zone: u16, next: u8) {
+    nicira(out, 24, CONNTRACK);
+    out.extend(u16::from(commit).to_be_bytes());
+    // The zone is a number, not a field; no helper of a protocol.
+    out.extend([0; 4]);
+    out.extend(zone.to_be_bytes());
+    out.extend([next, 0, 0, 0, 0, 0]);
 }
 
 fn instructions(actions: &[Action]) -> Vec<u8> {

@@ -1,7 +1,10 @@
 //! What the switch answers, back into flows and meters.
 
-use super::{Field, IN_PORT, MOVES, PROTOCOLS};
-use crate::network::flow::{Action, Flow, Mac, Match, Meter, Seen, Strict};
+use super::{
+    CONJUNCTION, CONNTRACK, CT_INVALID, CT_NEW, CT_TRACKED, Field, IN_PORT, MOVE, MOVES, NICIRA,
+    NO_TABLE, OPENERS_PORT, PROTOCOLS, TCP_SYN,
+};
+use crate::network::flow::{Action, Bits, Flow, Mac, Match, Meter, Seen, Strict};
 use crate::network::registers::Origin;
 use crate::network::tables::Table;
 use ipnet::Ipv4Net;
@@ -43,6 +46,13 @@ impl<'a> Reader<'a> {
     fn field(&mut self) -> Option<Value<'a>> {
         let (class, number, length) = (self.u16()?, self.u8()?, self.u8()?);
         let masked = number & 1 == 1;
+        // Fields of an experimenter's class begin with its number.
+        let length = if class == 0xffff {
+            self.take(4)?;
+            length.checked_sub(4)?
+        } else {
+            length
+        };
         let width = if masked { length / 2 } else { length };
         let value = self.take(usize::from(width))?;
         let mask = if masked {
@@ -105,9 +115,7 @@ fn matches(mut rest: Reader<'_>) -> Option<Vec<Match>> {
         let (field, value, mask) = rest.field()?;
         let mut read = Reader(value);
         if let Some(mask) = mask {
-            let mask = Ipv4Addr::from(<[u8; 4]>::try_from(mask).ok()?);
-            let net = Ipv4Net::with_netmask(read.array()?.into(), mask).ok()?;
-            all.push((field == Field::IP_DST).then_some(Match::IpDstIn(net))?);
+            all.push(masked(field, value, mask)?);
             continue;
         }
         all.push(match field {
@@ -134,6 +142,15 @@ fn matches(mut rest: Reader<'_>) -> Option<Vec<Match>> {
             Field::ICMP_TYPE => Match::IcmpType(read.u8()?),
             Field::ICMP_CODE => Match::IcmpCode(read.u8()?),
             Field::TCP_DST | Field::UDP_DST => Match::DstPort(read.u16()?),
+            Field::CT_PROTOCOL => Match::ConnectionProtocol(read.u8()?),
+            Field::OPENER => Match::Opener(Ipv4Addr::from(read.array()?).into()),
+            Field::TARGET => Match::Target(Ipv4Addr::from(read.array()?).into()),
+            Field::SERVICE => Match::Service(Bits {
+                value: read.u32()?,
+                mask: u32::MAX,
+            }),
+            Field::GUESSED => Match::Guessed(read.u32()? == 1),
+            Field::RULE => Match::Rule(read.u32()?),
             _ => return None,
         });
     }
@@ -144,6 +161,34 @@ fn matches(mut rest: Reader<'_>) -> Option<Vec<Match>> {
         all.push(Match::Is(known.0));
     }
     Some(all)
+}
+
+/// A field of which only some bits count, if it is one of ours.
+fn masked(field: Field, value: &[u8], mask: &[u8]) -> Option<Match> {
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0_u32, |all, byte| all << 8 | u32::from(*byte))
+    };
+    let (value, mask) = (number(value), number(mask));
+    let net = || Ipv4Net::with_netmask(value.into(), mask.into()).ok();
+    let openers = u32::from(OPENERS_PORT);
+    match (field, value, mask) {
+        (Field::IP_DST, ..) => net().map(Match::IpDstIn),
+        (Field::OPENER, ..) => net().map(Match::Opener),
+        (Field::TARGET, ..) => net().map(Match::Target),
+        (Field::SERVICE, ..) => Some(Match::Service(Bits { value, mask })),
+        (Field::CT_STATE, CT_TRACKED, m) if m == CT_TRACKED | CT_INVALID => Some(Match::Sensible),
+        (Field::CT_STATE, v, m) if (v, m) == (CT_TRACKED | CT_NEW, CT_TRACKED | CT_NEW) => {
+            Some(Match::New)
+        }
+        (Field::TCP_FLAGS | Field::TCP_FLAGS_ONF, 0, m) if m == u32::from(TCP_SYN) => {
+            Some(Match::NoSyn)
+        }
+        (Field::TCP_SRC, 0, m) if m == openers => Some(Match::FromServicePort),
+        (Field::TCP_DST, v, m) if (v, m) == (openers, openers) => Some(Match::ToOpenersPort),
+        _ => None,
+    }
 }
 
 /// The actions, if all of them are ours.
@@ -194,6 +239,7 @@ fn applied(mut action: Reader<'_>) -> Option<Action> {
                 Field::IP_SRC => Action::SetIpSrc(read.array()?.into()),
                 Field::ICMP_TYPE if value == [0] => Action::SetEchoReply,
                 Field::TTL => Action::SetTtl(read.u8()?),
+                Field::GUESSED if value == [0, 0, 0, 1] => Action::SetGuessed,
                 Field::TUNNEL_KEY => Action::SetTunnelKey(read.u64()?.try_into().ok()?),
                 Field::TUNNEL_TO => Action::SetTunnelTo(Ipv4Addr::from(read.array()?).into()),
                 Field::TUNNEL_TO_V6 => {
@@ -202,14 +248,42 @@ fn applied(mut action: Reader<'_>) -> Option<Action> {
                 _ => return None,
             })
         }
-        0xffff => {
-            let (nicira, reg_move) = (action.u32()? == 0x2320, action.u16()? == 6);
-            action.take(6)?;
-            let (from, to) = (action.take(4)?, action.take(4)?);
-            let known =
-                |(_, f, t): &&(Action, Field, Field)| from == f.header() && to == t.header();
-            let found = MOVES.iter().find(known).map(|(a, ..)| *a);
-            found.filter(|_| nicira && reg_move)
+        0xffff => (action.u32()? == NICIRA).then(|| nicira(action)).flatten(),
+        _ => None,
+    }
+}
+
+/// An action of Nicira, after its head.
+fn nicira(mut action: Reader<'_>) -> Option<Action> {
+    match action.u16()? {
+        MOVE => {
+            let (bits, from, to) = (action.u16()?, action.u16()?, action.u16()?);
+            let (source, target) = (action.take(4)?, action.take(4)?);
+            let known = MOVES.iter().find(|(_, f, t)| {
+                (f.1, f.2, t.1) == (from, bits, to)
+                    && f.0.header() == source
+                    && t.0.header() == target
+            });
+            known.map(|(a, ..)| *a)
+        }
+        CONJUNCTION => {
+            let (part, of) = (action.u8()?.checked_add(1)?, action.u8()?);
+            let rule = action.u32()?;
+            Some(Action::Part { rule, part, of })
+        }
+        CONNTRACK => {
+            let (flags, field, zone) = (action.u16()?, action.u32()?, action.u16()?);
+            let next = action.u8()?;
+            let plain = field == 0 && action.take(5)? == [0; 5] && action.0.is_empty();
+            match (flags, next) {
+                _ if !plain => None,
+                (0, next) => Some(Action::Track {
+                    zone,
+                    next: Table::from_number(next)?,
+                }),
+                (1, NO_TABLE) => Some(Action::Remember(zone)),
+                _ => None,
+            }
         }
         _ => None,
     }
