@@ -7,7 +7,7 @@ use skysail_clouds::open::Site;
 use skysail_reconcile::{Cache, CancellationToken};
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    MigrationGroup, Network, Port, SecurityPolicy, Segment,
+    MigrationGroup, Network, Port, RebalancePolicy, SecurityPolicy, Segment,
 };
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub struct Context {
     pub migrations: Arc<Cache<Migration>>,
     /// Migration groups.
     pub migration_groups: Arc<Cache<MigrationGroup>>,
+    /// Rebalance policies.
+    pub rebalance_policies: Arc<Cache<RebalancePolicy>>,
     /// Ports.
     pub ports: Arc<Cache<Port>>,
     /// Security policies.
@@ -83,6 +85,7 @@ impl Context {
             container_sets: cache!(),
             migrations: cache!(),
             migration_groups: cache!(),
+            rebalance_policies: cache!(),
             ports: cache!(),
             security_policies: cache!(),
             segments: cache!(),

@@ -23,6 +23,7 @@ pub mod migration_group;
 pub mod network;
 mod owner;
 pub mod placement;
+pub mod rebalance;
 pub mod security_policy;
 
 pub use context::{Context, Settings};
@@ -30,6 +31,14 @@ pub use context::{Context, Settings};
 use futures::future::BoxFuture;
 use skysail_reconcile::{CancellationToken, lead};
 use std::sync::Arc;
+
+/// An amount of money that is counted in millionths, as people write it.
+pub fn money(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let short = text.trim_end_matches('0');
+    let short = short.strip_suffix('.').unwrap_or(short);
+    short.to_owned()
+}
 
 /// One controller.
 pub struct Controller {
@@ -84,6 +93,10 @@ pub const ALL: &[Controller] = &[
     Controller {
         name: "security-policy",
         run: |c, stop| Box::pin(security_policy::run(c, stop)),
+    },
+    Controller {
+        name: "rebalance",
+        run: |c, stop| Box::pin(rebalance::run(c, stop)),
     },
 ];
 

@@ -1,6 +1,7 @@
 //! A real system on this machine, for tests and measurements: started and removed by
 //! the same commands that a user types, looked at through kubectl and SSH.
 
+pub mod busy;
 pub mod census;
 pub mod cluster;
 pub mod pinging;

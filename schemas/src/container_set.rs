@@ -8,6 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Annotation of a ContainerSet: how many of its Containers may be away at once when they are moved; 1 where absent.
+pub const MAX_UNAVAILABLE: &str = "skysail.dev/max-unavailable";
+
 /// `replicas` Containers made from one template, named `<set>-0`, `<set>-1`, …
 #[derive(CustomResource, Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
 #[kube(

@@ -76,6 +76,7 @@ pub fn all() -> Vec<Kind> {
         kind::<crate::MachineType, crate::MachineTypeSpec>(),
         kind::<crate::Host, crate::HostSpec>(),
         kind::<crate::HostPool, crate::HostPoolSpec>(),
+        kind::<crate::RebalancePolicy, crate::RebalancePolicySpec>(),
         kind::<crate::Image, crate::ImageSpec>(),
         kind::<crate::InstanceType, crate::InstanceTypeSpec>(),
         kind::<crate::Network, crate::NetworkSpec>(),

@@ -7,6 +7,7 @@
 //!  ├─ MachineType  a size of machine that the cloud offers, with its price
 //!  ├─ Host         one machine that runs an agent; may also exist without a cloud
 //!  └─ HostPool     Hosts that come when they are needed and go when they are empty
+//! RebalancePolicy  when containers that run are moved, and how many at once
 //! Image          a root filesystem, named by digest once it is built
 //! Namespace      the tenant
 //!  ├─ InstanceType  the tenant's own size of container
@@ -50,6 +51,7 @@ pub mod network;
 pub mod placement;
 pub mod port;
 pub mod quantity;
+pub mod rebalance_policy;
 pub mod security_policy;
 pub mod segment;
 pub mod session;
@@ -67,6 +69,7 @@ pub use migration::{Migration, MigrationSpec, MigrationStatus};
 pub use migration_group::{MigrationGroup, MigrationGroupSpec, MigrationGroupStatus};
 pub use network::{Network, NetworkSpec, NetworkStatus};
 pub use port::{Port, PortSpec};
+pub use rebalance_policy::{RebalancePolicy, RebalancePolicySpec, RebalancePolicyStatus};
 pub use security_policy::{SecurityPolicy, SecurityPolicySpec, SecurityPolicyStatus};
 pub use segment::{Segment, SegmentSpec};
 

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skysail_schemas::{
     Cloud, Container, ContainerSet, Host, HostPool, Image, InstanceType, MachineType, Migration,
-    MigrationGroup, Network, SecurityPolicy, kinds,
+    MigrationGroup, Network, RebalancePolicy, SecurityPolicy, kinds,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,7 @@ fn through_its_type(kind: &str, object: &Value) -> Value {
         "HostPool" => through::<HostPool>(object),
         "Migration" => through::<Migration>(object),
         "MigrationGroup" => through::<MigrationGroup>(object),
+        "RebalancePolicy" => through::<RebalancePolicy>(object),
         other => panic!("a manifest of kind {other}: add it here"),
     }
 }

@@ -15,7 +15,7 @@
 
 mod apply;
 mod buy;
-mod plan;
+pub mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +24,7 @@ use apply::Pools;
 use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
 use kube::ResourceExt;
+pub use plan::LEAVING;
 use skysail_reconcile::{Cache, CancellationToken, Resource, run_sweep};
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Which Hosts come and which go. Pure.
 
 use super::buy::{Limits, Offer, Purchase, buy, price};
+use crate::money;
 use crate::owner::is_owned_by;
 use crate::placement::snapshot::{Objects, micros};
 use jiff::Timestamp;
@@ -395,10 +396,3 @@ impl<'a> Own<'a> {
 
 /// Annotation of a Host that its pool cordoned: told apart from one that people cordoned.
 pub const LEAVING: &str = "skysail.dev/leaving";
-
-fn money(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    let short = text.trim_end_matches('0');
-    let short = short.strip_suffix('.').unwrap_or(short);
-    short.to_owned()
-}

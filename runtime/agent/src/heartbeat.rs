@@ -15,14 +15,16 @@ use skysail_schemas::host::{Host, HostStatus, HostUsage};
 use skysail_schemas::{SYSTEM_NAMESPACE, condition, identity};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the Lease is renewed.
 const RENEW: Duration = Duration::from_secs(4);
 /// How long others may believe a Lease after its last renewal.
 const LEASE_SECONDS: i32 = 20;
-/// How often use is measured.
-const MEASURE: Duration = Duration::from_secs(10);
+/// How often use is measured. What changed by more than noise is reported at once: a rebalancer counts seconds.
+const MEASURE: Duration = Duration::from_secs(2);
+/// How often all the rest is looked at.
+const LOOK: Duration = Duration::from_secs(10);
 /// Changes that come within this time of each other are reported together.
 const TOGETHER: Duration = Duration::from_millis(500);
 /// The longest time without a report.
@@ -113,10 +115,12 @@ impl Heartbeat {
         let mut policies = self.site.plane.policies();
         let mut ticks = tokio::time::interval(MEASURE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last: Option<(Instant, HostUsage)> = None;
         loop {
+            let mut measured = false;
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => measured = true,
                 _ = images.changed() => {}
                 // A plane that never has any is not waited for.
                 Ok(()) = policies.changed() => {}
@@ -125,8 +129,18 @@ impl Heartbeat {
             running.mark_unchanged();
             policies.mark_unchanged();
             let usage = meter.read(&self.data_dir);
+            let told = last.as_ref().filter(|(at, _)| at.elapsed() < LOOK);
+            if measured && told.is_some_and(|(_, old)| !is_far(Some(old), Some(&usage))) {
+                continue;
+            }
+            if told.is_some_and(|(_, old)| old.cpu.0.abs_diff(usage.cpu.0) > 250) {
+                // Whose use it is.
+                self.site.look_at_all();
+            }
+            last = Some((Instant::now(), usage.clone()));
             if let Err(error) = self.tell(usage, &build).await {
                 tracing::debug!(%error, "the host could not be reported");
+                last = None;
             }
         }
     }

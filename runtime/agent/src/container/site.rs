@@ -24,7 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 /// Processor time over less than this tells nothing.
-const SHORTEST: std::time::Duration = std::time::Duration::from_secs(5);
+const SHORTEST: std::time::Duration = std::time::Duration::from_secs(2);
 /// User namespaces that are kept for mounts: each is an open file.
 const MOST_MOUNT_IDS: usize = 256;
 
@@ -360,6 +360,16 @@ impl Site {
             tokio::time::sleep(after).await;
             let _ = alarms.send(id);
         });
+    }
+
+    /// Raises an alarm for every container that runs: what it uses has changed.
+    pub fn look_at_all(&self) {
+        let known = self.known();
+        let runs = |k: &Known| k.record.as_ref().is_some_and(|r| r.init.is_some());
+        for (id, _) in known.iter().filter(|(_, k)| runs(k)) {
+            // Nobody listens only when the agent ends.
+            let _ = self.alarms.send(id.clone());
+        }
     }
 
     /// Use since the last reading, of a container whose init is `init`; none where that was too short ago to tell.

@@ -1,0 +1,112 @@
+//! A host that is too busy is relieved, end to end: real processes use real memory, the agents tell, a policy first
+//! only says what it would do, then does it.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use skysail_e2e::busy::{self, CALM, CONTAINERS, HOT, LIMIT};
+use skysail_e2e::{Cluster, until};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+type Case = (&'static str, fn(&Cluster) -> Result<()>);
+
+const CASES: &[Case] = &[(
+    "a_busy_host_is_relieved_by_a_move_that_was_said_before_and_then_nothing_moves_any_more",
+    relieved,
+)];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        let trials = CASES
+            .iter()
+            .map(|(name, _)| Trial::test(*name, || Ok(())))
+            .collect();
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    let cluster = match busy::up("e2ebal") {
+        Ok(cluster) => Arc::new(cluster),
+        Err(e) => {
+            eprintln!("the system did not come up: {e:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = CASES
+        .iter()
+        .map(|(name, case)| {
+            let cluster = Arc::clone(&cluster);
+            Trial::test(*name, move || {
+                case(&cluster).map_err(|e| Failed::from(format!("{e:#}")))
+            })
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(cluster); // `exit_code` does not unwind: remove the system first
+    conclusion.exit_code()
+}
+
+/// By memory, since how much of the cores a host gets depends on what else this machine does; cold, for the time that
+/// an unoptimized build takes to send memory.
+const POLICY: &str = "hotspot: {memory: 75, target: 64}, migration: Cold";
+
+fn policy(cluster: &Cluster) -> Result<Value> {
+    Ok(cluster.get("rebalancepolicy", "default", "relief")?["status"].clone())
+}
+
+fn relieved(cluster: &Cluster) -> Result<()> {
+    busy::policy(cluster, "Report", POLICY)?;
+    busy::work(cluster, busy::REMEMBER)?;
+    let (said, _) = until("a proposal", LIMIT, || {
+        let status = policy(cluster)?;
+        let said = status["proposals"][0].clone();
+        ensure!(said["to"] == CALM, "{status}");
+        Ok(said)
+    })?;
+    ensure!(said["from"] == HOT && said["waits"] == "Report", "{said}");
+    ensure!(
+        said["reason"].to_string().contains("of its memory"),
+        "{said}"
+    );
+    let moves = cluster.kubectl(&["get", "mig", "-A", "-o", "name"])?.ok()?;
+    ensure!(
+        moves.trim().is_empty(),
+        "a policy that reports made {moves}"
+    );
+    busy::policy(cluster, "Automatic", POLICY)?;
+    busy::relief(cluster, Instant::now())?;
+    let status = policy(cluster)?;
+    let decided = status["decisions"][0].clone();
+    let name = decided["container"]
+        .as_str()
+        .context("a decision")?
+        .trim_start_matches("acme/")
+        .to_owned();
+    ensure!(
+        CONTAINERS.contains(&name.as_str()) && busy::host(cluster, &name)? == CALM,
+        "{decided}"
+    );
+    ensure!(status["moved"] == 1, "{status}");
+    let events = cluster
+        .kubectl(&[
+            "get",
+            "events",
+            "--field-selector",
+            "involvedObject.name=relief",
+        ])?
+        .ok()?;
+    ensure!(events.contains("RelieveHotspots"), "{events}");
+    // It settles: what was hot is hot no more, and nothing else is proposed.
+    until("calm", LIMIT, || {
+        let status = policy(cluster)?;
+        ensure!(
+            status["hot"].is_null() && status["moving"] == 0 && status["open"] == 0,
+            "{status}"
+        );
+        ensure!(status["moved"] == 1, "{status}");
+        Ok(())
+    })
+    .map(drop)
+}
