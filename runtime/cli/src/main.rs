@@ -43,6 +43,8 @@ enum Verb {
     Version(verbs::version::Version),
     /// Print the script with which a shell completes this command
     Completion(verbs::completion::Completion),
+    /// Run a fleet that exists only in a file, with the server's own planners
+    Simulate(verbs::simulate::Simulate),
     #[command(flatten)]
     Client(verbs::Verb),
 }
@@ -67,6 +69,7 @@ async fn main() {
         Verb::Version(args) => verbs::version::run(kubeconfig.as_deref(), &args)
             .await
             .map(|()| 0),
+        Verb::Simulate(args) => verbs::simulate::run(&args).map(|()| 0),
         Verb::Completion(args) => verbs::completion::run(&args, Arguments::command()).map(|()| 0),
         Verb::Client(verb) => verbs::run(verb, kubeconfig.as_deref()).await,
     };

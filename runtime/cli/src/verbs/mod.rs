@@ -13,6 +13,7 @@ pub mod get;
 pub mod logs;
 pub mod migrate;
 pub mod plan;
+pub mod simulate;
 pub mod top;
 pub mod version;
 pub mod wait;
