@@ -110,6 +110,25 @@ fn allowed(cluster: &Cluster) -> Result<()> {
             ensure!(!answered(cluster, web, 7802)?, "{web} met a closed port");
         }
         ensure!(!pings(cluster, "web-0", DB)?, "ICMP is not allowed");
+        let trace =
+            |port| cluster.skysail(&["net", "trace", "-n", "acme", "web-0", "db", "--tcp", port]);
+        let (open, shut) = (trace("7801")?, trace("7802")?);
+        ensure!(
+            open.code == Some(0) && open.stdout.contains("allowed: ingress by db"),
+            "{open:?}"
+        );
+        let named = "in table target: ingress closed by SecurityPolicy db";
+        ensure!(
+            shut.code == Some(1) && shut.stdout.contains(named),
+            "{shut:?}"
+        );
+        let checked = || {
+            let check = cluster.skysail(&["net", "check", "-n", "acme", "--count", "2"])?;
+            let closed = check.stdout.matches("closed by SecurityPolicy db").count();
+            ensure!(check.code == Some(0) && closed == 3, "{check:?}");
+            Ok(())
+        };
+        until("every pair to be as it should be", SOON, checked)?;
         // What it opens itself is open, and it hears the answers: also of the gateway's DNS.
         ensure!(pings(cluster, "db", "web-1")?, "answers do not reach it");
         let nobody = json!({"containerSelector": {"matchLabels": {"role": "db"}},

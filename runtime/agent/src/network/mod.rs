@@ -40,6 +40,12 @@ use std::sync::Arc;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
+/// The name of a table of the pipeline, for people.
+pub fn table_name(number: u8) -> Option<String> {
+    let table = tables::Table::from_number(number)?;
+    Some(format!("{table:?}").to_lowercase())
+}
+
 /// What the plane must know of the host it is on.
 #[derive(Debug, Clone)]
 pub struct Settings {

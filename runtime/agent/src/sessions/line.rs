@@ -146,7 +146,8 @@ pub fn of(offer: &Offer, paths: &Paths) -> Line {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(text: &str) -> Self {
+    /// Takes it apart, and undoes its escapes.
+    pub fn parse(text: &str) -> Self {
         let decode = |text: &str| {
             let mut out = Vec::with_capacity(text.len());
             let mut bytes = text.bytes();

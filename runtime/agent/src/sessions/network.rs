@@ -6,11 +6,14 @@ use super::line::Query;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-/// Traces one packet of a container through the switch. `$1` owner of the port that it comes in by, `$2` the packet.
+/// Traces one packet through the switch. `$1` owner of the port that it comes in by, `$2` the packet, `$3` the network:
+/// where all networks share one tunnel, the packet carries its key.
 const TRACE: &str = r#"
-port=$(ovs-vsctl --timeout=5 --bare --columns=ofport find interface "external_ids:skysail=\"$1\"")
+of() { ovs-vsctl --timeout=5 --bare --columns=ofport find interface "external_ids:skysail=\"$1\""; }
+port=$(of "$1") key=
+case $port,$1 in ,*/tunnel) port=$(of tunnel) key=,tun_id=$3;; esac
 [ -n "$port" ] || { echo "this host has no port $1 in its switch" >&2; exit 3; }
-exec ovs-appctl -T 5 ofproto/trace br-int "in_port=$port,$2"
+exec ovs-appctl -T 5 ofproto/trace --names br-int "in_port=$port$key,$2"
 "#;
 
 /// Probes addresses from a container's network namespace, all at once. `$1` the namespace, `$2` how many packets to
@@ -19,7 +22,7 @@ exec ovs-appctl -T 5 ofproto/trace br-int "in_port=$port,$2"
 const PROBE: &str = r#"
 netns=$1 count=$2; shift 2
 inside() { nsenter --net="$netns" "$@"; }
-mtu=$(inside cat /sys/class/net/eth0/mtu 2>/dev/null || inside ip -o link show eth0 | sed -n 's/.* mtu \([0-9]*\) .*/\1/p')
+mtu=$(inside ip -o link show eth0 | sed -n 's/.* mtu \([0-9]*\) .*/\1/p')
 [ -n "$mtu" ] || { echo "the container has no network" >&2; exit 3; }
 whole() { inside ping -n -q -M do -s $(($2 - 28)) -c 2 -i 0.2 -W 1 "$1" >/dev/null 2>&1; }
 probe() {
@@ -48,9 +51,10 @@ pub fn trace(query: &Query) -> Option<Vec<String>> {
     let address = |key: &str| query.first(key)?.parse::<Ipv4Addr>().ok();
     let number = |key: &str| query.first(key)?.parse::<u32>().ok();
     let (from, to) = (address("from")?, address("to")?);
+    let vni = number("vni")?;
     let owner = match query.first("enters")? {
-        "container" => format!("{}/{from}", number("vni")?),
-        "tunnel" => format!("{}/tunnel", number("vni")?),
+        "container" => format!("{vni}/{from}"),
+        "tunnel" => format!("{vni}/tunnel"),
         _ => return None,
     };
     let mac = |key: &str| {
@@ -59,18 +63,31 @@ pub fn trace(query: &Query) -> Option<Vec<String>> {
         fine.then_some(text)
     };
     let (source, target) = (mac("fromMac")?, mac("toMac")?);
-    let service = match query.first("protocol")? {
+    // The first packet of a connection. Who opens it is what conntrack would say of it; a trace does not ask conntrack.
+    let (service, connection) = match query.first("protocol")? {
         name @ ("tcp" | "udp") => {
             let port = u16::try_from(number("port")?).ok()?;
-            let flags = if name == "tcp" { ",tcp_flags=syn" } else { "" };
-            format!("{name},tp_src=40000,tp_dst={port}{flags}")
+            let (flags, protocol) = match name {
+                "tcp" => (",tcp_flags=syn", 6),
+                _ => ("", 17),
+            };
+            let connection = format!("ct_nw_proto={protocol},ct_tp_src=40000,ct_tp_dst={port}");
+            (
+                format!("{name},{name}_src=40000,{name}_dst={port}{flags}"),
+                connection,
+            )
         }
-        "icmp" => "icmp,icmp_type=8,icmp_code=0".to_owned(),
+        "icmp" => (
+            "icmp,icmp_type=8,icmp_code=0".to_owned(),
+            "ct_nw_proto=1,ct_tp_src=8,ct_tp_dst=0".to_owned(),
+        ),
         _ => return None,
     };
-    let packet =
-        format!("{service},dl_src={source},dl_dst={target},nw_src={from},nw_dst={to},nw_ttl=64");
-    Some(script(TRACE, &[&owner, &packet]))
+    let packet = format!(
+        "{service},dl_src={source},dl_dst={target},nw_src={from},nw_dst={to},nw_ttl=64,\
+         ct_state=trk|new,ct_nw_src={from},ct_nw_dst={to},{connection}"
+    );
+    Some(script(TRACE, &[&owner, &packet, &vni.to_string()]))
 }
 
 /// The command that probes; none if what is asked for are no addresses.
@@ -100,4 +117,42 @@ pub fn refused() -> Vec<String> {
         "echo 'the request is not understood; is this skysail of the same version as the server?' >&2; exit 2",
         &[],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASKED: &str = "enters=container&vni=7&from=10.0.0.2&to=10.0.0.3&fromMac=02:07:0a:00:00:02\
+        &toMac=02:07:0a:00:00:03&protocol=udp&port=53";
+
+    #[test]
+    fn a_packet_is_put_together_from_addresses_and_numbers() {
+        let words = trace(&Query::parse(ASKED)).unwrap();
+        assert_eq!(words[4], "7/10.0.0.2");
+        assert!(words[5].starts_with("udp,udp_src=40000,udp_dst=53,dl_src=02:07:0a:00:00:02,"));
+        assert!(words[5].ends_with("ct_nw_proto=17,ct_tp_src=40000,ct_tp_dst=53"));
+        assert_eq!(words[6], "7");
+    }
+
+    #[test]
+    fn nothing_else_gets_into_a_command() {
+        for (key, bad) in [
+            ("to=10.0.0.3", "to=10.0.0.3;reboot"),
+            ("port=53", "port=53,x"),
+            ("vni=7", "vni=$(id)"),
+            ("toMac=02:07:0a:00:00:03", "toMac=02:07:0a:00:00:0'"),
+            ("protocol=udp", "protocol=all"),
+        ] {
+            assert_eq!(
+                trace(&Query::parse(&ASKED.replace(key, bad))),
+                None,
+                "{bad}"
+            );
+        }
+        let netns = Path::new("/run/netns/x");
+        assert_eq!(probe(&Query::parse("to=-h"), netns), None);
+        let words = probe(&Query::parse("count=3&to=10.0.0.2&to=10.0.0.3"), netns).unwrap();
+        assert_eq!(words[4..], ["/run/netns/x", "3", "10.0.0.2", "10.0.0.3"]);
+    }
 }

@@ -41,7 +41,7 @@ pub struct Session {
     pub namespace: String,
     /// The container.
     pub container: String,
-    /// `exec`, `console`, `log` or `files`.
+    /// `exec`, `console`, `log`, `files`, `trace` or `probe`.
     pub action: &'static str,
     /// Query parameters.
     pub query: Vec<(&'static str, String)>,
@@ -95,16 +95,17 @@ pub async fn run(
             .map(|word| ("command", word.clone()))
             .collect(),
     };
+    captured(client, &session).await
+}
+
+/// Runs a session without input and returns what it printed.
+///
+/// # Errors
+/// When it cannot be had or breaks; a process that fails is no error.
+pub async fn captured(client: &kube::Client, session: &Session) -> Result<Finished> {
     let (mut stdout, mut stderr) = (vec![], vec![]);
-    let code = stream(
-        client,
-        &session,
-        tokio::io::empty(),
-        &mut stdout,
-        &mut stderr,
-        None,
-    )
-    .await?;
+    let input = tokio::io::empty();
+    let code = stream(client, session, input, &mut stdout, &mut stderr, None).await?;
     Ok(Finished {
         code,
         stdout: String::from_utf8_lossy(&stdout).into_owned(),

@@ -12,6 +12,7 @@ pub mod exec;
 pub mod get;
 pub mod logs;
 pub mod migrate;
+pub mod net;
 pub mod plan;
 pub mod simulate;
 pub mod top;
@@ -56,6 +57,8 @@ pub enum Verb {
     Drain(drain::Drain),
     /// Move a container to another host
     Migrate(migrate::Migrate),
+    /// See the way of packets between containers, and how well they get there
+    Net(net::Net),
 }
 
 /// Runs a verb; its exit code.
@@ -80,6 +83,7 @@ pub async fn run(verb: Verb, kubeconfig: Option<&Path>) -> Result<i32> {
         Verb::Cordon(args) => cordon::run(&client, &args, true).await.map(|()| 0),
         Verb::Uncordon(args) => cordon::run(&client, &args, false).await.map(|()| 0),
         Verb::Drain(args) => drain::run(&client, &args).await.map(|()| 0),
+        Verb::Net(args) => net::run(&client, &namespace, args).await,
         Verb::Migrate(args) => migrate::run(&client, &namespace, args).await.map(|()| 0),
     }
 }
