@@ -190,6 +190,9 @@ pub struct MigrationStatus {
     /// How long the container stood still, by the source's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Span>,
+    /// Where that time went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze_parts: Option<FreezeParts>,
     /// From the choice of the target until the container ran there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<Span>,
@@ -201,6 +204,22 @@ pub struct MigrationStatus {
     pub finished_at: Option<Time>,
     /// `Accepted`, `Committed`, `MemoryKept` and `Succeeded`.
     pub conditions: Vec<Condition>,
+}
+
+/// Where the time went in which a container stood still, by the source's clock.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FreezeParts {
+    /// Until it was dumped or, in a cold move, had stopped.
+    pub dump: Span,
+    /// Until the target had everything that was not there before.
+    pub transfer: Span,
+    /// Until the target had restored it up to its first instruction.
+    pub restore: Span,
+    /// Until the change of owner was written and nothing of it was left on the source.
+    pub commit: Span,
+    /// Until it ran on the target.
+    pub resume: Span,
 }
 
 /// How far a copy is.

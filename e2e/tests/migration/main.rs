@@ -1,6 +1,7 @@
 //! Moves of containers, end to end: two clouds, three hosts, and agents and servers that are killed at every step.
 
 mod drain;
+mod engine;
 mod faults;
 mod groups;
 mod mover;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         groups::CASES,
         drain::CASES,
         refusals::CASES,
+        engine::CASES,
         faults::CASES,
     ]
     .concat();

@@ -119,10 +119,10 @@ async fn main() -> Result<(), Failure> {
                 return Err(format!("{step}: {error}").into());
             }
         }
-        "freeze" => println!(
-            "{:?}",
-            checkpoint::freeze(&site, &id, &dir, &opts).await?.took
-        ),
+        "freeze" => {
+            let frozen = checkpoint::freeze(&site, &id, &dir, &opts).await?;
+            println!("stands for {:?}", frozen.since.map(|s| s.elapsed()));
+        }
         "resume" => {
             checkpoint::frozen(&site, &id, &dir)
                 .await
@@ -137,15 +137,14 @@ async fn main() -> Result<(), Failure> {
                 .end(&site)
                 .await?
         }
-        "restore" => println!(
-            "{:?}",
-            checkpoint::restore(&site, &id, &dir, &opts).await?.took
-        ),
+        "restore" => drop(checkpoint::restore(&site, &id, &dir, &opts).await?),
         "go" => {
             checkpoint::parked(&site, &id)
                 .await
                 .ok_or("not parked")?
                 .resume(&site)
+                .await?
+                .settle()
                 .await?
         }
         "discard" => {
@@ -158,7 +157,7 @@ async fn main() -> Result<(), Failure> {
         "abort" => {
             for _ in 0..times {
                 let frozen = checkpoint::freeze(&site, &id, &dir, &opts).await?;
-                println!("frozen after {:?}", frozen.took);
+                println!("stands for {:?}", frozen.since.map(|s| s.elapsed()));
                 frozen.resume(&site).await?;
             }
         }
@@ -166,14 +165,14 @@ async fn main() -> Result<(), Failure> {
             for _ in 0..times {
                 let begun = Instant::now();
                 let frozen = checkpoint::freeze(&site, &id, &dir, &opts).await?;
-                let dumped = frozen.took;
+                let dumped = frozen.since.map(|s| s.elapsed());
                 frozen.end(&site).await?;
                 let ended = begun.elapsed();
                 let parked = checkpoint::restore(&site, &id, &dir, &opts).await?;
-                let took = parked.took;
-                parked.resume(&site).await?;
+                let restored = begun.elapsed();
+                parked.resume(&site).await?.settle().await?;
                 println!(
-                    "dump {dumped:?}, ended {ended:?}, restore {took:?}, runs after {:?}",
+                    "dump {dumped:?}, ended after {ended:?}, restored after {restored:?}, runs after {:?}",
                     begun.elapsed()
                 );
                 for entry in std::fs::read_dir(&dir)?.flatten() {

@@ -4,22 +4,31 @@ use super::Case;
 use crate::report::{Better, Report, quantile};
 use crate::{Cluster, until};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// The container that is moved, and the one that talks to it.
-const MOVED: &str = "mover";
+/// The container that talks to the one that is moved.
 const CLIENT: &str = "web-0";
 const PORT: &str = "5800";
 /// Where the workload lies in both.
 const FOLDER: &str = "/usr/local/bin";
 const PROGRAM: &str = "/usr/local/bin/workload";
 
-/// What one hop showed, in milliseconds where it is a time.
+/// Names of where the time goes in which a container stands, in this order, as the API and the report have them.
+const PARTS: [(&str, &str); 5] = [
+    ("dump", "1_dump"),
+    ("transfer", "2_transfer"),
+    ("restore", "3_restore"),
+    ("commit", "4_commit"),
+    ("resume", "5_resume"),
+];
+
+/// What the hops showed, in milliseconds where it is a time.
 #[derive(Default)]
 struct Seen {
+    parts: [Vec<f64>; PARTS.len()],
     freeze: Vec<f64>,
     said: Vec<f64>,
     stall: Vec<f64>,
@@ -32,37 +41,76 @@ struct Seen {
 }
 
 pub fn measure(cluster: &Cluster, case: &Case, report: &mut Report) -> Result<()> {
-    // One of our own: those of the quickstart say where they must be.
-    let manifest = format!(
-        "apiVersion: skysail.dev/v1alpha1\nkind: Container\nmetadata: {{name: {MOVED}, namespace: acme}}\n\
-         spec: {{image: debian, instanceType: small, networks: [{{name: private}}]}}\n"
-    );
-    cluster.apply(&manifest)?.ok()?;
+    let moved = make(cluster, case)?;
+    put(cluster, &moved)?;
+    put(cluster, CLIENT)?;
+    serve(cluster, case, &moved)?;
+    let address = address(cluster, &moved)?;
+    until("the workload", Duration::from_secs(60), || {
+        stats(cluster, &address).map(drop)
+    })?;
+    let mut seen = Seen::default();
+    let result =
+        (0..case.hops).try_for_each(|turn| hop(cluster, case, &moved, turn, &address, &mut seen));
+    let remove = ["delete", "-n", "acme", "container", &moved, "--wait=false"];
+    cluster.kubectl(&remove)?.ok()?;
+    write(case, seen, report);
+    result
+}
+
+/// A container of its own: those of the quickstart say where they must be. Returns its name.
+fn make(cluster: &Cluster, case: &Case) -> Result<String> {
+    let name = format!("mover-{}", case.name);
+    let mut image = cluster.get("image", "default", "debian")?["spec"].clone();
+    if !case.systemd {
+        let waits = "trap 'exit 0' PWR TERM; while :; do sleep 60 & wait $!; done";
+        image["init"] = json!(["/bin/sh", "-c", waits]);
+    }
+    let memory = format!("{}Mi", 192 + case.memory.0);
+    let objects = [
+        json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "Image", "metadata": {"name": name}, "spec": image}),
+        json!({
+            "apiVersion": "skysail.dev/v1alpha1", "kind": "InstanceType",
+            "metadata": {"name": name, "namespace": "acme"},
+            "spec": {"cpu": "250m", "memory": memory, "disk": "512Mi"},
+        }),
+        json!({
+            "apiVersion": "skysail.dev/v1alpha1", "kind": "Container",
+            "metadata": {"name": name, "namespace": "acme"},
+            "spec": {"image": name, "instanceType": name, "networks": [{"name": "private"}]},
+        }),
+    ];
+    for object in objects {
+        cluster.apply(&object.to_string())?.ok()?;
+    }
     let ready = [
         "wait",
         "-n",
         "acme",
         "container",
-        MOVED,
+        &name,
         "--for=condition=Ready",
     ];
-    cluster.kubectl(&ready)?.ok()?;
-    put(cluster, MOVED)?;
-    put(cluster, CLIENT)?;
-    let (size, rate) = (case.memory.0.to_string(), case.memory.1.to_string());
-    let unit = format!("--unit=workload-{}", case.name);
-    let serve = ["systemd-run", &unit, PROGRAM, "serve", PORT, &size, &rate];
-    cluster.exec("acme", MOVED, &serve)?.ok()?;
-    let address = address(cluster)?;
-    until("the workload", Duration::from_secs(60), || {
-        stats(cluster, &address).map(drop)
+    cluster
+        .kubectl(&[&ready[..], &["--timeout=120s"]].concat())?
+        .ok()?;
+    Ok(name)
+}
+
+/// Starts what works, as a process of the container's own.
+fn serve(cluster: &Cluster, case: &Case, moved: &str) -> Result<()> {
+    let (size, rate) = case.memory;
+    let line = format!("{PROGRAM} serve {PORT} {size} {rate}");
+    let line = match case.systemd {
+        true => format!("systemd-run -q --unit=workload {line}"),
+        false => format!("setsid {line} </dev/null >/dev/null 2>&1 &"),
+    };
+    // systemd may still be on its way up.
+    until("the workload to start", Duration::from_secs(60), || {
+        let started = cluster.exec("acme", moved, &["sh", "-c", &line])?;
+        started.ok().map(drop)
     })?;
-    let mut seen = Seen::default();
-    let result = (0..case.hops).try_for_each(|turn| hop(cluster, case, turn, &address, &mut seen));
-    let stop = ["systemctl", "stop", &unit["--unit=".len()..]];
-    cluster.exec("acme", MOVED, &stop)?.ok()?;
-    write(case, seen, report);
-    result
+    Ok(())
 }
 
 fn put(cluster: &Cluster, container: &str) -> Result<()> {
@@ -74,8 +122,8 @@ fn put(cluster: &Cluster, container: &str) -> Result<()> {
     cluster.exec("acme", container, &executable)?.ok().map(drop)
 }
 
-fn address(cluster: &Cluster) -> Result<String> {
-    let object = cluster.get("container", "acme", MOVED)?;
+fn address(cluster: &Cluster, moved: &str) -> Result<String> {
+    let object = cluster.get("container", "acme", moved)?;
     let address = object.pointer("/status/addresses/0/address");
     let address = address.and_then(Value::as_str).context("no address")?;
     Ok(address.to_owned())
@@ -88,13 +136,13 @@ fn stats(cluster: &Cluster, address: &str) -> Result<Value> {
 }
 
 /// The host to go to next: of the other cloud, and not where the client is, so that every packet crosses a tunnel.
-fn next(cluster: &Cluster) -> Result<String> {
+fn next(cluster: &Cluster, moved: &str) -> Result<String> {
     let host = |container: &str| -> Result<String> {
         let object = cluster.get("container", "acme", container)?;
         let host = object["status"]["host"].as_str().context("not placed")?;
         Ok(host.to_owned())
     };
-    let (own, client) = (host(MOVED)?, host(CLIENT)?);
+    let (own, client) = (host(moved)?, host(CLIENT)?);
     let cloud = |host: &str| host.split('-').next().map(str::to_owned);
     let hosts = ["east-1", "east-2", "west-1", "west-2"];
     let other = hosts
@@ -103,14 +151,21 @@ fn next(cluster: &Cluster) -> Result<String> {
     Ok(other.context("no host to go to")?.to_owned())
 }
 
-fn hop(cluster: &Cluster, case: &Case, turn: usize, address: &str, seen: &mut Seen) -> Result<()> {
-    let target = next(cluster)?;
+fn hop(
+    cluster: &Cluster,
+    case: &Case,
+    moved: &str,
+    turn: usize,
+    address: &str,
+    seen: &mut Seen,
+) -> Result<()> {
+    let target = next(cluster, moved)?;
     let name = format!("{}-{turn}", case.name);
     stats(cluster, address)?; // what was before does not count
     let client = watch(cluster, address)?;
     let manifest = format!(
         "apiVersion: skysail.dev/v1alpha1\nkind: Migration\nmetadata: {{name: {name}, namespace: acme}}\n\
-         spec: {{container: {MOVED}, target: {{host: {target}}}, mode: Live}}\n"
+         spec: {{container: {moved}, target: {{host: {target}}}, mode: Live}}\n"
     );
     cluster.apply(&manifest)?.ok()?;
     let (migration, _) = until(&name, Duration::from_secs(60), || {
@@ -132,6 +187,13 @@ fn hop(cluster: &Cluster, case: &Case, turn: usize, address: &str, seen: &mut Se
     seen.stall.push(stall);
     seen.ratio.push(stall / gap);
     seen.said.extend(milliseconds(&status["freeze"]));
+    for ((part, _), values) in PARTS.iter().zip(&mut seen.parts) {
+        values.extend(milliseconds(&status["freezeParts"][part]));
+    }
+    eprintln!(
+        "{name}: freeze {gap:.0} ms, stall {stall:.0} ms, {}",
+        status["freezeParts"]
+    );
     seen.total.extend(milliseconds(&status["total"]));
     seen.bytes.extend(bytes(&status["progress"]["bytes"]));
     seen.lost += number(&heard["lost"])?;
@@ -214,10 +276,15 @@ fn write(case: &Case, mut seen: Seen, report: &mut Report) {
     for (figure, values) in [
         ("freeze_reported", &mut seen.said),
         ("stall_median", &mut seen.stall),
-        ("total_median", &mut seen.total),
     ] {
         report.add(name(figure), quantile(values, 0.5), "ms", lower);
     }
+    for ((_, part), values) in PARTS.iter().zip(&mut seen.parts) {
+        let figure = name(&format!("freeze_by.{part}"));
+        report.add(figure, quantile(values, 0.5), "ms", lower);
+    }
+    let total = quantile(&mut seen.total, 0.5);
+    report.add(name("total_median"), total, "ms", lower).aim = Some(case.total);
     let ratio = quantile(&mut seen.ratio, 0.5);
     report.add(name("stall_ratio"), ratio, "×", lower).aim = Some(1.2);
     let mib = quantile(&mut seen.bytes, 0.5) / f64::from(1 << 20);

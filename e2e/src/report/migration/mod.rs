@@ -13,26 +13,43 @@ use std::path::Path;
 /// What is moved.
 struct Case {
     name: &'static str,
+    /// Whether its init is systemd, or a shell that waits.
+    systemd: bool,
     /// MiB of memory that the workload holds, and megabytes that it writes to it each second.
     memory: (u32, u32),
     hops: usize,
     /// The aims of the freeze in milliseconds: median and 99th percentile.
     aims: (f64, f64),
+    /// The aim of the whole move in milliseconds.
+    total: f64,
 }
 
-/// A system container as the quickstart makes it, with one more process that works.
-const CASES: [Case; 2] = [
+/// A container with little in it, and system containers as the quickstart makes them; each with one more process that
+/// works.
+const CASES: [Case; 3] = [
+    Case {
+        name: "small",
+        systemd: false,
+        memory: (1, 0),
+        hops: 20,
+        aims: (100.0, 300.0),
+        total: 2000.0,
+    },
     Case {
         name: "system",
+        systemd: true,
         memory: (1, 0),
         hops: 20,
         aims: (300.0, 600.0),
+        total: 2000.0,
     },
     Case {
         name: "resident256",
+        systemd: true,
         memory: (256, 10),
         hops: 6,
         aims: (300.0, 600.0),
+        total: 5000.0,
     },
 ];
 

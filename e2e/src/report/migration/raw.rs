@@ -14,6 +14,12 @@ const TURNS: usize = 5;
 const HOSTS: [&str; 2] = ["east-1", "west-1"];
 const FOLDER: &str = "/run/bare-criu";
 const PORT: u16 = 5801;
+/// The libraries that the workload needs, beside it: what is mapped from an overlay, as a host's root is, CRIU finds
+/// on no mount that it knows.
+const GATHER: &str = "mkdir -p lib && ldd workload | grep -o '/[^ ]*' | while read -r l; do cp -L $l lib/; done && mv lib/ld-* lib/ld";
+/// How it is then started.
+const PROGRAM: &str =
+    "/run/bare-criu/lib/ld --library-path /run/bare-criu/lib /run/bare-criu/workload";
 
 pub fn measure(cluster: &Cluster, case: &Case, report: &mut Report) -> Result<()> {
     for host in HOSTS {
@@ -21,7 +27,7 @@ pub fn measure(cluster: &Cluster, case: &Case, report: &mut Report) -> Result<()
     }
     let result: Result<Vec<f64>> = (0..TURNS).map(|turn| hop(cluster, case, turn)).collect();
     for host in HOSTS {
-        let clear = format!("pkill -9 -f '^{FOLDER}/workload'; rm -rf {FOLDER}; true");
+        let clear = format!("pkill -9 -f '^{FOLDER}/lib/ld'; rm -rf {FOLDER}; true");
         cluster.on_host(host, &clear)?.ok()?;
     }
     let mut gaps = result?;
@@ -34,8 +40,9 @@ pub fn measure(cluster: &Cluster, case: &Case, report: &mut Report) -> Result<()
 
 fn put(cluster: &Cluster, host: &str) -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("workload");
-    let line =
-        format!("mkdir -p {FOLDER} && cat >{FOLDER}/workload && chmod 755 {FOLDER}/workload");
+    let line = format!(
+        "mkdir -p {FOLDER} && cd {FOLDER} && cat >workload && chmod 755 workload && {GATHER}"
+    );
     let mut ssh = cluster.ssh(host)?;
     let status = ssh.arg(line).stdin(File::open(program)?).status()?;
     ensure!(
@@ -49,11 +56,10 @@ fn put(cluster: &Cluster, host: &str) -> Result<()> {
 fn hop(cluster: &Cluster, case: &Case, turn: usize) -> Result<f64> {
     let [from, to] = HOSTS;
     let (size, rate) = case.memory;
-    let program = format!("{FOLDER}/workload");
     let own = PORT + 2 + turn as u16;
     let start = format!(
         "rm -rf {FOLDER}/images; mkdir {FOLDER}/images; \
-         setsid {program} serve {own} {size} {rate} </dev/null >/dev/null 2>&1 & echo $! >{FOLDER}/pid"
+         cd {FOLDER}; setsid {PROGRAM} serve {own} {size} {rate} </dev/null >/dev/null 2>&1 & echo $! >{FOLDER}/pid"
     );
     cluster.on_host(from, &start)?.ok()?;
     stats(cluster, from, own)?;
@@ -82,12 +88,12 @@ fn hop(cluster: &Cluster, case: &Case, turn: usize) -> Result<f64> {
     sent?;
     ensure!(restored.success(), "criu restore ended with {restored}");
     let seen = stats(cluster, to, own)?;
-    cluster.on_host(to, &format!("pkill -9 -f '^{program} serve {own} '"))?;
+    cluster.on_host(to, &format!("pkill -9 -f '^{PROGRAM} serve {own} '"))?;
     seen["gap_ms"].as_f64().context("no gap")
 }
 
 fn stats(cluster: &Cluster, host: &str, port: u16) -> Result<Value> {
-    let line = format!("{FOLDER}/workload stats 127.0.0.1 {port}");
+    let line = format!("{PROGRAM} stats 127.0.0.1 {port}");
     let (text, _) = until("the workload", Duration::from_secs(60), || {
         cluster.on_host(host, &line)?.ok()
     })?;

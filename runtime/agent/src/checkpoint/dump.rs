@@ -1,9 +1,11 @@
 //! The source: from a running container to one that stands still and is in images.
 
+use super::arrivals::Arrivals;
 use super::error::{self, Error};
 use super::freezer::Group;
+use super::lock::{self, Lock};
 use super::work::{self, Asks, Phase, State, Work};
-use super::{Options, console, lock, watches};
+use super::{Options, console, watches};
 use crate::container::record::{Id, Init};
 use crate::container::site::Site;
 use std::path::Path;
@@ -20,8 +22,16 @@ pub const CONSOLE: &str = "skysail-console";
 /// Files that were deleted while open are dumped up to this size.
 const GHOSTS: &str = "64M";
 
-/// Freezes and dumps; returns since when the tasks stand.
-pub async fn freeze(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Instant, Error> {
+/// Tasks that stand.
+pub struct Standing {
+    /// Since when.
+    pub since: Instant,
+    /// What has arrived for them from then on.
+    pub arrivals: Option<Arrivals>,
+}
+
+/// Freezes and dumps.
+pub async fn freeze(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Standing, Error> {
     let init = site
         .record(id)
         .init
@@ -55,7 +65,7 @@ async fn once(
     words: &[String],
     netns: &Path,
     opts: &Options,
-) -> Result<Instant, Error> {
+) -> Result<Standing, Error> {
     let (work, asks) = Work::begin(id)?;
     let mut state = State {
         phase: Phase::Dumping,
@@ -64,31 +74,33 @@ async fn once(
         dir: dir.to_owned(),
     };
     work.save(&state)?;
-    lock::close(netns).await?;
-    let begun = Instant::now();
+    let lock = Lock::ready(netns).await?;
     let mut criu = start(&work, words)?;
     state.program = criu.id().and_then(|pid| Init::now(pid.cast_signed()));
     work.save(&state)?;
-    let waited = tokio::time::timeout(opts.limit, until_dumped(&mut criu, asks, dir)).await;
-    let dumped = match waited {
+    let dumped = dumped(&mut criu, asks, &work, lock, netns, dir);
+    let dumped = match tokio::time::timeout(opts.limit, dumped).await {
         Ok(dumped) => dumped,
         Err(_) => Err(Error::TimedOut {
             phase: "dump",
             limit: opts.limit,
         }),
     };
-    if let Err(e) = dumped {
-        // Its tasks run on when it ends.
-        let _ = criu.kill().await;
-        return Err(e);
-    }
+    let standing = match dumped {
+        Ok(standing) => standing,
+        Err(e) => {
+            // Its tasks run on when it ends.
+            let _ = criu.kill().await;
+            return Err(e);
+        }
+    };
     group
         .freeze()
         .await
         .map_err(Error::file(format!("freezing container {id}")))?;
     state.phase = Phase::Frozen;
     work.save(&state)?;
-    Ok(begun)
+    Ok(standing)
 }
 
 fn start(work: &Work, words: &[String]) -> Result<Child, Error> {
@@ -102,13 +114,44 @@ fn start(work: &Work, words: &[String]) -> Result<Child, Error> {
     ))
 }
 
-async fn until_dumped(criu: &mut Child, mut asks: Asks, dir: &Path) -> Result<(), Error> {
-    tokio::select! {
-        ask = asks.next() => match ask {
-            Some((stage, _)) if stage == "post-dump" => Ok(()),
-            other => Err(Error::Criu { phase: "dump", cause: format!("it asked for {other:?}") }),
-        },
-        _ = criu.wait() => Err(Error::Criu { phase: "dump", cause: error::complaint(&dir.join("dump.log")) }),
+/// Waits for the end of the dump. The lock is closed once no task runs any more: what they said last still leaves.
+async fn dumped(
+    criu: &mut Child,
+    mut asks: Asks,
+    work: &Work,
+    lock: Lock,
+    netns: &Path,
+    dir: &Path,
+) -> Result<Standing, Error> {
+    let odd = |cause: String| Error::Criu {
+        phase: "dump",
+        cause,
+    };
+    let mut stage = async || {
+        tokio::select! {
+            ask = asks.next() => Ok(ask.map(|(stage, _)| stage).unwrap_or_default()),
+            _ = criu.wait() => Err(odd(error::complaint(&dir.join("dump.log")))),
+        }
+    };
+    let first = stage().await?;
+    if first != "network-lock" {
+        return Err(odd(format!("it asked for {first:?} before the lock")));
+    }
+    let since = Instant::now();
+    let arrivals = match Arrivals::open(netns).await {
+        Ok(arrivals) => Some(arrivals),
+        Err(error) => {
+            tracing::warn!(%error, "what arrives while it stands still is lost");
+            None
+        }
+    };
+    lock.close().await?;
+    if !work.answer(0, PATIENCE).await {
+        return Err(odd("it does not wait for the lock".into()));
+    }
+    match stage().await?.as_str() {
+        "post-dump" => Ok(Standing { since, arrivals }),
+        other => Err(odd(format!("it asked for {other:?}"))),
     }
 }
 

@@ -16,6 +16,7 @@
 //! - The caller holds the container's turn from before [`freeze`] or [`restore`] until
 //!   the end that it chose, so nobody starts, stops or counts what is half there.
 
+mod arrivals;
 mod console;
 mod dump;
 mod error;
@@ -29,6 +30,7 @@ mod tasks;
 mod watches;
 mod work;
 
+pub use arrivals::{Arrivals, Entry, Packet};
 pub use error::Error;
 pub use preflight::{fact, host_fact};
 
@@ -36,6 +38,7 @@ use crate::container::record::{Id, Init};
 use crate::container::site::Site;
 use freezer::Group;
 use jiff::Timestamp;
+use lock::Lock;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use work::{Phase, Work};
@@ -79,8 +82,10 @@ pub struct Frozen {
     pub id: Id,
     /// The images.
     pub dir: PathBuf,
-    /// How long the tasks have been standing when the images were complete; zero for one that was found.
-    pub took: Duration,
+    /// Since when the tasks stand; none for one that was found.
+    pub since: Option<Instant>,
+    /// What has arrived for it since then, if that is kept.
+    pub arrivals: Option<Arrivals>,
 }
 
 /// A container that is restored and stands before its first instruction. Dropped, it stays so: see [`parked`].
@@ -90,9 +95,15 @@ pub struct Parked {
     pub id: Id,
     /// Its new init.
     pub init: Init,
-    /// How long it took to come here; zero for one that was found.
-    pub took: Duration,
+    /// What has arrived for it here since its interfaces are up, if that is kept.
+    arrivals: Option<Arrivals>,
+    /// What opens its network, got ready.
+    unlock: Option<Lock>,
 }
+
+/// A container that goes on after it was restored.
+#[derive(Debug)]
+pub struct Resumed(Id);
 
 /// Stops all tasks of `id`, locks its network and writes everything that it is into `dir`, an existing empty
 /// directory on a tmpfs. The private layer does not change any more when this returns.
@@ -100,11 +111,12 @@ pub struct Parked {
 /// # Errors
 /// The container runs on as before.
 pub async fn freeze(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Frozen, Error> {
-    let since = dump::freeze(site, id, dir, opts).await?;
+    let standing = dump::freeze(site, id, dir, opts).await?;
     Ok(Frozen {
         id: id.clone(),
         dir: dir.to_owned(),
-        took: since.elapsed(),
+        since: Some(standing.since),
+        arrivals: standing.arrivals,
     })
 }
 
@@ -116,7 +128,8 @@ pub async fn frozen(site: &Site, id: &Id, dir: &Path) -> Option<Frozen> {
         Phase::Frozen => Some(Frozen {
             id: id.clone(),
             dir: dir.to_owned(),
-            took: Duration::ZERO,
+            since: None,
+            arrivals: None,
         }),
         Phase::Parked => None,
         Phase::Dumping => {
@@ -140,6 +153,21 @@ impl Frozen {
         let state = Work::of(&self.id).load().ok_or(Error::Gone("frozen"))?;
         let group = Group::of(state.init.pid, site.version).map_err(|_| Error::Gone("frozen"))?;
         dump::undo(&self.id, &group, &site.paths.netns(&self.id), &self.dir).await
+    }
+
+    /// After the commit: kills every task, and returns when none is left. [`Self::end`] is still to come.
+    ///
+    /// # Errors
+    /// Something still lives.
+    pub async fn kill(&self, site: &Site) -> Result<(), Error> {
+        let state = Work::of(&self.id).load();
+        match state.and_then(|s| Group::of(s.init.pid, site.version).ok()) {
+            Some(group) => group
+                .kill()
+                .await
+                .map_err(Error::file(format!("ending container {}", self.id))),
+            None => Ok(()),
+        }
     }
 
     /// After the commit: kills every task, and returns when none is left. The images stay, for they are the
@@ -169,12 +197,12 @@ impl Frozen {
 /// # Errors
 /// Nothing of it runs; what was prepared can be used again, and is locked.
 pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Parked, Error> {
-    let begun = Instant::now();
-    let init = restore::restore(site, id, dir, opts).await?;
+    let (init, arrivals) = restore::restore(site, id, dir, opts).await?;
     Ok(Parked {
         id: id.clone(),
         init,
-        took: begun.elapsed(),
+        arrivals,
+        unlock: Lock::ready(&site.paths.netns(id)).await.ok(),
     })
 }
 
@@ -195,7 +223,8 @@ pub async fn parked(site: &Site, id: &Id) -> Option<Parked> {
         return Some(Parked {
             id: id.clone(),
             init: state.init,
-            took: Duration::ZERO,
+            arrivals: None,
+            unlock: None,
         });
     }
     if state.phase != Phase::Frozen && site.record(id).init != Some(state.init) {
@@ -208,22 +237,31 @@ pub async fn parked(site: &Site, id: &Id) -> Option<Parked> {
 }
 
 impl Parked {
-    /// Unlocks its network and lets it run. Its record then has the new init, and no restart is counted. From here on
-    /// it is a container like any other.
+    /// Unlocks its network and lets it run. Its record then has the new init, and no restart is counted. What has
+    /// arrived for it here is put in.
     ///
     /// # Errors
     /// It could not be let go; [`parked`] finds it, or it is gone and may be restored again.
-    pub async fn resume(self, site: &Site) -> Result<(), Error> {
+    pub async fn resume(self, site: &Site) -> Result<Resumed, Error> {
         let state = Work::of(&self.id).load().ok_or(Error::Gone("parked"))?;
         let mut record = site.record(&self.id);
         (record.launched, record.init, record.ended_at) = (true, Some(self.init), None);
         record.started_at = record.started_at.or(Some(Timestamp::now()));
         site.save(&self.id, &record)
             .map_err(|e| Error::Record(e.to_string()))?;
-        restore::resume(site, &self.id, &state).await?;
+        restore::release(site, &self.id, &state).await?;
+        let unlock = match self.unlock {
+            Some(ready) => ready,
+            None => Lock::ready(&site.paths.netns(&self.id)).await?,
+        };
+        unlock.open().await?;
+        if let (Some(arrivals), Ok(entry)) = (&self.arrivals, Entry::of(&record.attached)) {
+            arrivals.so_far().iter().for_each(|p| entry.put(p));
+        }
+        restore::thaw(site, &self.id, &state)?;
         site.connect(&self.id, true);
         site.watch(&self.id, self.init);
-        Ok(())
+        Ok(Resumed(self.id))
     }
 
     /// Undoes [`restore`].
@@ -232,6 +270,16 @@ impl Parked {
     /// Something is still there; call [`parked`] and try again.
     pub async fn discard(self, site: &Site) -> Result<(), Error> {
         restore::undo(site, &self.id).await
+    }
+}
+
+impl Resumed {
+    /// Takes away what restored it. From here on it is a container like any other.
+    ///
+    /// # Errors
+    /// `/run` cannot be written.
+    pub async fn settle(self) -> Result<(), Error> {
+        restore::settle(&self.0).await
     }
 }
 

@@ -245,7 +245,9 @@ fn process(pid: i32, own: &[Option<String>]) -> Vec<Obstacle> {
         if console::is(pid, number) {
             continue;
         }
+        // Memory with a name is on a mount of the kernel's, and CRIU makes it again.
         let foreign = target.starts_with('/')
+            && !target.starts_with("/memfd:")
             && tasks::mount(pid, number).is_some_and(|m| !mounts.contains(&m));
         if foreign {
             let subject = format!("{}, descriptor {number}", tasks::name(pid));

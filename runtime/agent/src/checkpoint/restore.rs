@@ -5,6 +5,7 @@
 //! only be entered with the rights of the one that owns it, and the agent moves the
 //! prepared devices into them.
 
+use super::arrivals::Arrivals;
 use super::dump::{CONSOLE, end};
 use super::error::{self, Error};
 use super::freezer::Group;
@@ -16,16 +17,21 @@ use crate::container::{config, files, mount};
 use crate::network::links;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// The descriptor by which the monitor and CRIU hold the console.
 const HELD: &str = "9";
 /// How long a stage may take to hear its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long CRIU may take to let go of every task.
+const RELEASE: Duration = Duration::from_secs(20);
 
-/// Restores; returns the new init, which is frozen.
-pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Init, Error> {
+/// A new init, which is frozen, and what has arrived for it, if that is kept.
+type Restored = (Init, Option<Arrivals>);
+
+/// Restores.
+pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result<Restored, Error> {
     let done = tokio::time::timeout(opts.limit, parked(site, id, dir)).await;
     let result = match done {
         Ok(result) => result,
@@ -40,8 +46,9 @@ pub async fn restore(site: &Site, id: &Id, dir: &Path, opts: &Options) -> Result
     result
 }
 
-async fn parked(site: &Site, id: &Id, dir: &Path) -> Result<Init, Error> {
+async fn parked(site: &Site, id: &Id, dir: &Path) -> Result<Restored, Error> {
     let (work, mut asks) = Work::begin(id)?;
+    let mut arrivals = None;
     let terminal = prepare(site, id, dir, &work)?;
     let mut lxc = start(site, id, dir, &work, terminal.as_deref())?;
     let program = lxc.id().and_then(|pid| Init::now(pid.cast_signed()));
@@ -59,7 +66,7 @@ async fn parked(site: &Site, id: &Id, dir: &Path) -> Result<Init, Error> {
             dir: dir.to_owned(),
         })?;
         match stage.as_str() {
-            "setup-namespaces" => adopt(site, id, pid).await?,
+            "setup-namespaces" => arrivals = adopt(site, id, pid).await?,
             "pre-resume" => {
                 let group =
                     Group::of(pid, site.version).map_err(Error::file(format!("container {id}")))?;
@@ -75,7 +82,7 @@ async fn parked(site: &Site, id: &Id, dir: &Path) -> Result<Init, Error> {
                     init,
                     dir: dir.to_owned(),
                 })?;
-                return Ok(init);
+                return Ok((init, arrivals));
             }
             _ => {}
         }
@@ -173,8 +180,9 @@ async fn next(lxc: &mut Child, asks: &mut Asks, dir: &Path) -> Result<(String, i
     }
 }
 
-/// The namespaces of the new init become the container's: locked, and with the devices that were prepared.
-async fn adopt(site: &Site, id: &Id, pid: i32) -> Result<(), Error> {
+/// The namespaces of the new init become the container's: locked, and with the devices that were prepared. What
+/// arrives by them is kept.
+async fn adopt(site: &Site, id: &Id, pid: i32) -> Result<Option<Arrivals>, Error> {
     let record = site.record(id);
     let own = Path::new("/proc").join(pid.to_string()).join("ns");
     let (prepared, kept) = (site.paths.netns(id), site.paths.netns(id));
@@ -183,6 +191,13 @@ async fn adopt(site: &Site, id: &Id, pid: i32) -> Result<(), Error> {
     links::hand_over(&prepared, &own.join("net"))
         .await
         .map_err(|e| network(&e))?;
+    let arrivals = match Arrivals::open(&own.join("net")).await {
+        Ok(arrivals) => Some(arrivals),
+        Err(error) => {
+            tracing::warn!(container = %id, %error, "what arrives until it runs is lost");
+            None
+        }
+    };
     let keep = || {
         if record.ids.is_some() {
             mount::keep_namespace(&own.join("user"), &site.paths.userns(id))?;
@@ -194,28 +209,52 @@ async fn adopt(site: &Site, id: &Id, pid: i32) -> Result<(), Error> {
         .plane
         .attach(&kept, &record.attached, record.bandwidth)
         .await;
-    attached.map_err(|e| network(&e))
+    attached.map_err(|e| network(&e))?;
+    Ok(arrivals)
 }
 
-/// Lets it run.
-pub async fn resume(site: &Site, id: &Id, state: &State) -> Result<(), Error> {
-    let work = Work::of(id);
-    let trouble = || Error::file(format!("letting container {id} run"));
-    let group = Group::of(state.init.pid, site.version).map_err(trouble())?;
-    lock::open(&site.paths.netns(id)).await?;
-    // Still held by CRIU, which lets go of all at once.
-    group.thaw().map_err(trouble())?;
-    if !work.answer(0, PATIENCE).await {
-        let cause = "the program that restored it is gone; restore it again".into();
-        return Err(Error::Criu {
-            phase: "restore",
-            cause,
-        });
+/// Has CRIU let go of every task, which the freezer holds: one that it has not finished must never run. Where it died
+/// before that, what it restored is taken away.
+pub async fn release(site: &Site, id: &Id, state: &State) -> Result<(), Error> {
+    let (work, begun) = (Work::of(id), Instant::now());
+    let lives = || state.program.is_some_and(|p| p.lives());
+    let mut told = false;
+    loop {
+        // In this order: it may say so and end between the two.
+        let ended = !lives();
+        if work.is_resumed() {
+            return Ok(());
+        }
+        if ended || begun.elapsed() > RELEASE {
+            undo(site, id).await?;
+            let cause = "the program that restored it ended before it was done".into();
+            return Err(Error::Criu {
+                phase: "restore",
+                cause,
+            });
+        }
+        told = told || work.answer(0, Duration::ZERO).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    if let Some(lxc) = state.program.filter(Init::lives) {
+}
+
+/// Lets what was released run.
+pub fn thaw(site: &Site, id: &Id, state: &State) -> Result<(), Error> {
+    let group = Group::of(state.init.pid, site.version);
+    group
+        .and_then(|g| g.thaw())
+        .map_err(Error::file(format!("letting container {id} run")))
+}
+
+/// Waits for the programs that restored it, and removes what they used.
+pub async fn settle(id: &Id) -> Result<(), Error> {
+    let work = Work::of(id);
+    let program = work.load().and_then(|s| s.program);
+    if let Some(lxc) = program.filter(Init::lives) {
         end(lxc, Duration::from_secs(20)).await;
     }
-    work.clear().map_err(trouble())
+    work.clear()
+        .map_err(Error::file(format!("container {id}: ending its restore")))
 }
 
 /// Takes away everything that was restored.

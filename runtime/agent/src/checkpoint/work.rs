@@ -23,10 +23,12 @@ const ROOT: &str = "/run/skysail/checkpoint";
 /// What CRIU calls at its stages. Only builtins of the shell: a fork costs a millisecond of the container's time.
 const HOOK: &str = r#"#!/bin/sh
 case $CRTOOLS_SCRIPT_ACTION in
-post-dump|setup-namespaces|pre-resume)
+network-lock|post-dump|setup-namespaces|pre-resume)
     echo "$CRTOOLS_SCRIPT_ACTION $CRTOOLS_INIT_PID" >"$SKYSAIL_CHECKPOINT/ask" || exit 1
     read -r status <"$SKYSAIL_CHECKPOINT/answer" || exit 1
     exit "$status" ;;
+post-resume)
+    : >"$SKYSAIL_CHECKPOINT/resumed" ;;
 esac
 exit 0
 "#;
@@ -153,6 +155,11 @@ impl Work {
     pub fn more(&self, words: &[String]) -> io::Result<()> {
         let text: String = words.iter().map(|w| format!("{w}\n")).collect();
         fs::write(self.dir.join("more"), text)
+    }
+
+    /// Whether CRIU has said that it has let go of every restored task.
+    pub fn is_resumed(&self) -> bool {
+        self.dir.join("resumed").exists()
     }
 
     /// Puts on record how far it came.

@@ -65,11 +65,8 @@ impl Api {
         if container.metadata.uid.as_ref() != Some(&record.container_uid) {
             return Ok(Owner::Gone);
         }
-        let status = container.status.as_ref();
-        let ours = status
-            .is_some_and(|s| s.host.as_ref() == Some(&record.source) && s.epoch == record.epoch);
         let container = Box::new(container);
-        Ok(if ours {
+        Ok(if is_source(record, &container) {
             Owner::Source(container)
         } else {
             Owner::Other(container)
@@ -96,11 +93,18 @@ impl Api {
         Ok((Desired::of(&container, ports), status))
     }
 
-    /// Makes the target the owner: one compare-and-swap. `stop` says why it should not be done after all.
+    /// Makes the target the owner: one compare-and-swap. `stop` says why it should not be done after all. `known` is
+    /// the container as it was last seen: where it is not the newest, the write fails and it is read.
     ///
     /// `Done`: it is written. `Failed`: no write was sent. `Unknown`: one was, and may be written or not.
-    pub async fn commit(&self, record: &Record, stop: impl Fn() -> Option<Why>) -> SourceEvent {
+    pub async fn commit(
+        &self,
+        record: &Record,
+        known: Option<Container>,
+        stop: impl Fn() -> Option<Why>,
+    ) -> SourceEvent {
         let (begun, mut sent) = (Instant::now(), false);
+        let mut known = known.map(Box::new).filter(|c| is_source(record, c));
         let mut trouble;
         loop {
             if let Some(why) = stop() {
@@ -110,7 +114,13 @@ impl Api {
                     SourceEvent::Failed(why)
                 };
             }
-            match self.owner(record).await {
+            let first = known.take();
+            let newest = first.is_none();
+            let owner = match first {
+                Some(known) => Ok(Owner::Source(known)),
+                None => self.owner(record).await,
+            };
+            match owner {
                 Ok(Owner::Source(container)) if container.metadata.deletion_timestamp.is_some() => {
                     let why = Why::cancelled("ContainerDeleted", "the container is being deleted");
                     return if sent {
@@ -124,6 +134,7 @@ impl Api {
                     sent = true;
                     match soon(write_status(&self.client, NAME, &*container, &status)).await {
                         Ok(_) => return SourceEvent::Done,
+                        Err(Error::Conflict(_)) if !newest => continue,
                         Err(e) => trouble = e.to_string(),
                     }
                 }
@@ -196,6 +207,14 @@ impl Api {
     pub async fn note(&self, migration: &Migration, note: Note) {
         publish(&self.client, NAME, migration, &note, Timestamp::now()).await;
     }
+}
+
+/// Whether the container is the source's, at the epoch of the record.
+fn is_source(record: &Record, container: &Container) -> bool {
+    let status = container.status.as_ref();
+    container.metadata.uid.as_ref() == Some(&record.container_uid)
+        && status
+            .is_some_and(|s| s.host.as_ref() == Some(&record.source) && s.epoch == record.epoch)
 }
 
 /// The container's status with the target as its owner.

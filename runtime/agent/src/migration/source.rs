@@ -3,6 +3,7 @@
 
 mod budget;
 mod copy;
+mod forward;
 mod tell;
 
 use super::api::Owner;
@@ -11,14 +12,15 @@ use super::record::{Record, Role};
 use super::stream::{Frame, Lost, Message, Session};
 use super::tree::{self, Known, Raw};
 use super::{LOOK, Migrations, empty, images, source_state, why};
-use crate::checkpoint::{self, Options};
+use crate::checkpoint::{self, Arrivals, Entry, Options};
 use crate::container::apply;
 use crate::container::plan::{Plan, Step};
 use crate::container::site::Turn;
+use forward::Forwarding;
 use jiff::Timestamp;
 use skysail_reconcile::Error;
 use skysail_schemas::duration::Span;
-use skysail_schemas::migration::{MigrationMode, MigrationPhase};
+use skysail_schemas::migration::{FreezeParts, MigrationMode, MigrationPhase};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -50,6 +52,14 @@ struct Leave {
     measured: budget::Measured,
     /// Since when it stands still.
     since: Option<Instant>,
+    /// Where the time goes in which it stands, and up to when that is counted.
+    parts: FreezeParts,
+    counted: Option<Instant>,
+    /// What arrives for it while it stands.
+    arrivals: Option<Arrivals>,
+    /// The target was told that it may let it run.
+    gone: bool,
+    forwarding: Option<Forwarding>,
     telling: Option<JoinHandle<()>>,
     /// Nobody else acts on the container from the stop on.
     turn: Option<Turn>,
@@ -86,6 +96,11 @@ impl Leave {
             ran_after: None,
             measured: budget::Measured::default(),
             since: None,
+            parts: FreezeParts::default(),
+            counted: None,
+            arrivals: None,
+            gone: false,
+            forwarding: None,
             telling: None,
             turn: None,
         }
@@ -142,7 +157,10 @@ impl Leave {
                     let lost = (!alive).then(lost);
                     early.stopped().or(lost).or_else(|| early.over_time())
                 };
-                all.api.commit(&early.record, stop).await
+                let id = &early.record.container;
+                let known = all.containers.get(Some(&id.namespace), &id.name);
+                let known = known.map(|c| (*c).clone());
+                all.api.commit(&early.record, known, stop).await
             }
             Source::Asking => self.ask().await,
             Source::Fencing(_) => {
@@ -223,8 +241,11 @@ impl Leave {
     }
 
     async fn freeze(&mut self) -> Result<(), Why> {
+        self.counted = Some(Instant::now());
         if self.record.mode != MigrationMode::Live {
-            return self.act(&[Step::Stop]).await.map_err(|e| why(&e));
+            self.act(&[Step::Stop]).await.map_err(|e| why(&e))?;
+            self.parts.dump = self.count();
+            return Ok(());
         }
         let (site, id) = (&self.all.site, &self.record.container);
         let dir = images(&self.record);
@@ -238,7 +259,24 @@ impl Leave {
         if let (Err(_), Some(late)) = (&frozen, self.over_time()) {
             return Err(late);
         }
-        frozen.map(drop).map_err(|e| failed(&e))
+        let frozen = frozen.map_err(|e| failed(&e))?;
+        if let Some(since) = frozen.since {
+            let stood = since.elapsed().as_millis();
+            let stood = i64::try_from(stood).unwrap_or_default();
+            self.record.frozen_at = Some(Timestamp::now().as_millisecond() - stood);
+            self.counted = Some(since.into());
+            self.since = self.counted;
+        }
+        self.arrivals = frozen.arrivals;
+        self.parts.dump = self.count();
+        Ok(())
+    }
+
+    /// The time since this was last asked.
+    fn count(&mut self) -> Span {
+        let now = Instant::now();
+        let before = self.counted.replace(now).unwrap_or(now);
+        now.duration_since(before).into()
     }
 
     /// Lets it go on here. What is not running by then is started by the reconcile loop, for it is still ours.
@@ -250,6 +288,10 @@ impl Leave {
                 tracing::error!(container = %id, %error, "could not be let go on; tried again");
                 sleep(AGAIN).await;
             }
+        }
+        let ports = site.record(id).attached;
+        if let (Some(arrivals), Ok(entry)) = (self.arrivals.take(), Entry::of(&ports)) {
+            arrivals.so_far().iter().for_each(|p| entry.put(p));
         }
         let _ = std::fs::remove_dir_all(dir);
         SourceEvent::Done
@@ -268,14 +310,18 @@ impl Leave {
     }
 
     async fn finish(&mut self) -> Result<(), Why> {
-        self.pass().await?;
+        self.pass(true).await?;
         let digest = tree::seal(&self.known, &mut self.digests);
         let images = match self.record.mode {
             MigrationMode::Live => Some(self.images().await?),
             _ => None,
         };
         self.say(Message::Seal { digest, images }).await?;
-        self.said(Message::Prepared).await
+        self.said(Message::Arrived).await?;
+        self.parts.transfer = self.count();
+        self.said(Message::Prepared).await?;
+        self.parts.restore = self.count();
+        Ok(())
     }
 
     async fn ask(&mut self) -> SourceEvent {
@@ -307,7 +353,12 @@ impl Leave {
         while let Some(frozen) =
             checkpoint::frozen(&self.all.site, &self.record.container, &dir).await
         {
-            if let Err(error) = frozen.end(&self.all.site).await {
+            let mut ended = frozen.kill(&self.all.site).await;
+            if ended.is_ok() {
+                self.go().await;
+                ended = frozen.end(&self.all.site).await;
+            }
+            if let Err(error) = ended {
                 tracing::error!(container = %self.record.container, %error, "could not be ended; tried again");
                 sleep(AGAIN).await;
                 continue;
@@ -318,16 +369,29 @@ impl Leave {
             tracing::error!(container = %self.record.container, %error, "could not be killed; tried again");
             sleep(AGAIN).await;
         }
-        if let Some(session) = &self.session {
-            let _ = session.say(Message::Go).await;
+        self.go().await;
+        self.confirmed().await;
+        if let Some(forwarding) = self.forwarding.take() {
+            forwarding.end().await;
         }
         let steps = [Step::DetachPorts, Step::Unmount, Step::DropNamespaces];
         while let Err(error) = self.act(&steps).await {
             tracing::warn!(container = %self.record.container, %error, "could not be taken down; tried again");
             sleep(AGAIN).await;
         }
-        self.confirmed().await;
         SourceEvent::Done
+    }
+
+    /// Tells the target once that it may let the container run, and sends it what has arrived for it here.
+    async fn go(&mut self) {
+        let Some(session) = self.session.as_ref().filter(|_| !self.gone) else {
+            return;
+        };
+        let _ = session.say(Message::Go).await;
+        let forward = |arrivals| Forwarding::begin(arrivals, session.outgoing());
+        self.forwarding = self.arrivals.take().map(forward);
+        self.gone = true;
+        self.parts.commit = self.count();
     }
 
     /// Waits until the container runs on the target, or there is none any more.
@@ -338,6 +402,7 @@ impl Leave {
                 Some(session) => match timeout(LOOK, session.next()).await {
                     Ok(Ok(Frame::Said(Message::Runs))) => {
                         self.ran_after = self.stood();
+                        self.parts.resume = self.count();
                         return;
                     }
                     Ok(Ok(_)) | Err(_) => {}

@@ -5,6 +5,7 @@
 //! every two seconds; ten seconds without a word are the end.
 
 use super::tree::Entry;
+use crate::checkpoint::Packet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use skysail_schemas::migration::MigrationMode;
@@ -74,6 +75,8 @@ pub enum Message {
         /// The same over what it was dumped into, in a live move.
         images: Option<String>,
     },
+    /// Target: everything has arrived as sealed; what is left is to restore it.
+    Arrived,
     /// Target: it holds everything, as sealed, on disk and on record.
     Prepared,
     /// Source: the commit happened.
@@ -91,6 +94,8 @@ pub enum Frame {
     Said(Message),
     /// Bytes of a file, from this offset on.
     Data(u64, Bytes),
+    /// What arrived for the container at the source after it stood still.
+    Packet(Packet),
 }
 
 /// One end of the connection. When the other end goes, [`Self::next`] says so.
@@ -240,6 +245,7 @@ fn encode(frame: &Frame) -> io::Result<(u8, Vec<u8>, &[u8])> {
     Ok(match frame {
         Frame::Said(message) => (b'm', serde_json::to_vec(message)?, &[]),
         Frame::Data(offset, bytes) => (b'd', offset.to_be_bytes().to_vec(), bytes),
+        Frame::Packet(p) => (b'p', p.interface.to_be_bytes().to_vec(), &p.bytes),
     })
 }
 
@@ -253,6 +259,15 @@ fn decode(kind: u8, body: Vec<u8>) -> io::Result<Frame> {
                 .split_first_chunk::<8>()
                 .ok_or_else(|| odd("a frame that is too short"))?;
             Ok(Frame::Data(u64::from_be_bytes(*head), body.slice(8..)))
+        }
+        b'p' => {
+            let body = Bytes::from(body);
+            let (head, _) = body
+                .split_first_chunk::<4>()
+                .ok_or_else(|| odd("a packet that is too short"))?;
+            let interface = u32::from_be_bytes(*head);
+            let bytes = body.slice(4..);
+            Ok(Frame::Packet(Packet { interface, bytes }))
         }
         _ => Err(odd("a frame of an unknown kind")),
     }
@@ -294,10 +309,16 @@ mod tests {
         let (a, b) = tokio::io::duplex(1 << 16);
         let (a, mut b) = (Session::new(a, None), Session::new(b, None));
         let data = Frame::Data(7, Bytes::from_static(b"abc"));
+        let packet = Frame::Packet(Packet {
+            interface: 3,
+            bytes: Bytes::from_static(b"xyz"),
+        });
         a.say(Message::Welcome).await.unwrap();
         a.send(data.clone()).await.unwrap();
+        a.send(packet.clone()).await.unwrap();
         assert_eq!(b.next().await.unwrap(), Frame::Said(Message::Welcome));
         assert_eq!(b.next().await.unwrap(), data);
+        assert_eq!(b.next().await.unwrap(), packet);
         drop(a);
         assert_eq!(b.next().await, Err(Lost));
     }

@@ -7,7 +7,7 @@ use super::machine::{Target, TargetEvent};
 use super::record::{self, Record, Role};
 use super::stream::{Frame, Lost, Message, Session};
 use super::{LOOK, Migrations, images, target_state, tls};
-use crate::checkpoint;
+use crate::checkpoint::{self, Entry, Parked, Resumed};
 use crate::container::apply;
 use crate::container::plan::{Plan, Step};
 use crate::container::record as container;
@@ -115,6 +115,7 @@ async fn take(all: Arc<Migrations>, greeted: Greeted) {
                 all,
                 record,
                 session: Some(greeted.session),
+                parked: None,
                 turn: None,
             };
             let role = arrive.record.role.clone();
@@ -175,6 +176,7 @@ pub async fn go_on(all: Arc<Migrations>, mut record: Record) {
         all,
         record,
         session,
+        parked: None,
         turn: None,
     }
     .run()
@@ -186,6 +188,8 @@ struct Arrive {
     all: Arc<Migrations>,
     record: Record,
     session: Option<Session>,
+    /// What this agent has restored.
+    parked: Option<Parked>,
     /// Nobody else acts on the container until it runs.
     turn: Option<Turn>,
 }
@@ -268,8 +272,14 @@ impl Arrive {
 
     async fn start(&mut self) -> TargetEvent {
         let (site, id) = (self.all.site.clone(), self.record.container.clone());
-        if self.record.mode == MigrationMode::Live && self.record.lost.is_none() {
-            self.resume().await;
+        if self.record.mode == MigrationMode::Live
+            && self.record.lost.is_none()
+            && let Some(resumed) = self.resume().await
+        {
+            self.runs().await;
+            if let Err(error) = resumed.settle().await {
+                tracing::warn!(container = %id, %error, "something of its restore is left");
+            }
         }
         self.turn = None;
         // The hold is for the old epoch only, so the reconcile loop starts it: have it look at once.
@@ -279,9 +289,7 @@ impl Arrive {
             // Before the source hears that it runs, and says that all is well.
             self.tell_that_it_runs().await;
         }
-        if let Some(session) = &self.session {
-            let _ = session.say(Message::Runs).await;
-        }
+        self.runs().await;
         if self.record.lost.is_none() {
             self.tell_that_it_runs().await;
         }
@@ -323,14 +331,31 @@ impl Arrive {
         }
     }
 
+    /// Says once that it runs. From then on what the source sends is what arrived for it there.
+    async fn runs(&mut self) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        let _ = session.say(Message::Runs).await;
+        let ports = self.all.site.record(&self.record.container).attached;
+        let Ok(entry) = Entry::of(&ports) else { return };
+        tokio::spawn(async move {
+            while let Ok(frame) = session.next().await {
+                if let Frame::Packet(packet) = frame {
+                    entry.put(&packet);
+                }
+            }
+        });
+    }
+
     /// Lets what is parked go on. What cannot be is started anew by the reconcile loop, for its files are here; and
     /// that is said.
-    async fn resume(&mut self) {
+    async fn resume(&mut self) -> Option<Resumed> {
         let (site, id) = (self.all.site.clone(), self.record.container.clone());
         let mut trouble = String::new();
         for attempt in 0..ATTEMPTS {
             match self.try_resume().await {
-                Ok(()) => return,
+                Ok(resumed) => return resumed,
                 Err(error) => {
                     tracing::error!(container = %id, attempt, %error, "could not be resumed");
                     trouble = error.to_string();
@@ -361,22 +386,31 @@ impl Arrive {
             tracing::error!(container = %id, %error, "the record of a migration could not be written; tried again");
             sleep(AGAIN).await;
         }
+        None
     }
 
-    async fn try_resume(&self) -> Result<(), checkpoint::Error> {
-        let (site, id) = (&self.all.site, &self.record.container);
-        if self.all.points.fails("target.resuming") {
+    /// None if it runs already.
+    async fn try_resume(&mut self) -> Result<Option<Resumed>, checkpoint::Error> {
+        let all = self.all.clone();
+        let (site, id) = (&all.site, self.record.container.clone());
+        if all.points.fails("target.resuming") {
             return Err(checkpoint::Error::Gone("parked"));
         }
-        let parked = match checkpoint::parked(site, id).await {
+        let here = match self.parked.take() {
+            Some(parked) => Some(parked),
+            None => checkpoint::parked(site, &id).await,
+        };
+        let parked = match here {
             Some(parked) => parked,
-            None if site.record(id).init.is_some_and(|i| i.lives()) => return Ok(()),
+            None if site.record(&id).init.is_some_and(|i| i.lives()) => return Ok(None),
             None => self.restore().await?,
         };
-        parked.resume(site).await
+        parked.resume(site).await.map(Some)
     }
 
-    async fn discard(&self) -> TargetEvent {
+    async fn discard(&mut self) -> TargetEvent {
+        // It holds the namespaces that go.
+        self.parked = None;
         let id = &self.record.container;
         loop {
             if let Some(parked) = checkpoint::parked(&self.all.site, id).await

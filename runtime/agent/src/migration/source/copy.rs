@@ -53,7 +53,7 @@ impl Leave {
         let mut last = u64::MAX;
         for _ in 0..PASSES {
             let begun = Instant::now();
-            let bytes = self.pass().await?;
+            let bytes = self.pass(false).await?;
             self.measured.pass(bytes, begun.elapsed());
             // The rest goes while it stands still, unless that was much and is becoming less.
             if bytes <= LITTLE || bytes > last / 2 {
@@ -148,8 +148,9 @@ impl Leave {
         }
     }
 
-    /// Sends what has changed since the last pass; returns how much that was.
-    pub(super) async fn pass(&mut self) -> Result<u64, Why> {
+    /// Sends what has changed since the last pass; returns how much that was. The last one, when nothing changes any
+    /// more, is not confirmed by itself.
+    pub(super) async fn pass(&mut self, last: bool) -> Result<u64, Why> {
         let held = layer::read(&self.all.site, &self.record.container).await;
         let held = held.map_err(|e| why(&e))?;
         let session = self.session.as_ref().ok_or_else(|| lost(Lost))?;
@@ -165,7 +166,7 @@ impl Leave {
         self.tell_progress(sent, expected.clone());
         let work = move || -> std::io::Result<(BTreeMap<Raw, Known>, Changes, _)> {
             // What is written from now on changes times again, also by way of a mapping.
-            if let Ok(descriptor) = held.descriptor() {
+            if let (false, Ok(descriptor)) = (last, held.descriptor()) {
                 rustix::fs::syncfs(descriptor)?;
             }
             let root = held.path();
@@ -185,8 +186,10 @@ impl Leave {
             .map_err(|e| unreadable(&e))?;
         (self.known, self.read_at) = (now, begun);
         self.digests.extend(digests);
-        self.say(Message::Pass(pass)).await?;
-        self.said(Message::Applied(pass)).await?;
+        if !last {
+            self.say(Message::Pass(pass)).await?;
+            self.said(Message::Applied(pass)).await?;
+        }
         Ok(changes.bytes)
     }
 

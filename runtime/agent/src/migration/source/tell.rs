@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skysail_reconcile::Note;
 use skysail_schemas::condition::{Fact, merge};
 use skysail_schemas::duration::Span;
-use skysail_schemas::migration::{MigrationPhase, MigrationProgress, MigrationStatus};
+use skysail_schemas::migration::{FreezeParts, MigrationPhase, MigrationProgress, MigrationStatus};
 use skysail_schemas::quantity::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,10 +105,11 @@ impl Leave {
         }
         let record = self.record.clone();
         let sent = self.sent.load(Ordering::Relaxed);
-        let (freeze, pass) = (self.ran_after, self.pass);
+        let freeze = self.ran_after.map(|freeze| (freeze, self.parts.clone()));
+        let pass = self.pass;
         loop {
             let told = self.all.api.tell(&record, |status, generation, now| {
-                finished(status, &record, end, freeze, (generation, now));
+                finished(status, &record, end, freeze.clone(), (generation, now));
                 if sent > 0 {
                     let progress = status.progress.get_or_insert_default();
                     (progress.bytes, progress.round) = (whole(sent), pass);
@@ -142,11 +143,13 @@ fn finished(
     status: &mut MigrationStatus,
     record: &Record,
     end: Option<&Why>,
-    freeze: Option<Span>,
+    freeze: Option<(Span, FreezeParts)>,
     (generation, now): (Option<i64>, Timestamp),
 ) {
     status.phase = end.map_or(MigrationPhase::Succeeded, Why::phase);
-    status.freeze = freeze.or(status.freeze);
+    if let Some((freeze, parts)) = freeze {
+        (status.freeze, status.freeze_parts) = (Some(freeze), Some(parts));
+    }
     status.finished_at = Some(Time(now));
     let Some(why) = end else {
         if let Some(begun) = &status.started_at {

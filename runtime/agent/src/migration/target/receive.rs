@@ -10,12 +10,14 @@ use crate::migration::machine::TargetEvent;
 use crate::migration::stream::{Frame, Lost, Message, Session};
 use crate::migration::tree::Receiver;
 use crate::migration::{empty, images};
+use rustix::fs::syncfs;
 use skysail_reconcile::Error;
 use skysail_schemas::migration::MigrationMode;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long an image may take to come.
@@ -43,51 +45,80 @@ impl Arrive {
                 return TargetEvent::Failed;
             }
         };
-        let dir = (self.record.mode == MigrationMode::Live).then(|| images(&self.record));
+        let live = self.record.mode == MigrationMode::Live;
+        let dir = live.then(|| images(&self.record));
+        if live {
+            self.turn = Some(self.all.site.turn(&self.record.container).await);
+        }
         let disk = self.all.site.paths.containers();
-        let received = tokio::task::spawn_blocking(move || copy(session, &held, dir, &disk)).await;
-        match received {
-            Ok(Ok(session)) => self.park(session).await,
-            Ok(Err(error)) => {
-                tracing::warn!(migration = self.record.name, %error, "a container did not arrive");
-                TargetEvent::Failed
+        let (dumped, stands) = oneshot::channel();
+        let received =
+            tokio::task::spawn_blocking(move || copy(session, &held, dir, &disk, dumped));
+        // Not before it stands: to others on this host it would be here.
+        let ports = async {
+            match stands.await {
+                Ok(()) => act(&self.all, &self.record.container, &[Step::Ports]).await,
+                Err(_) => Ok(()),
             }
+        };
+        let (received, ports) = tokio::join!(received, ports);
+        let result = match received {
+            Ok(Ok(session)) => {
+                let parked = match ports {
+                    Ok(()) => self.park(&session).await,
+                    Err(e) => Err(("RestoreFailed", e.to_string())),
+                };
+                self.told(session, parked).await
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(format!("a mistake in the program: {error}")),
+        };
+        match result {
+            Ok(()) => TargetEvent::Done,
             Err(error) => {
-                tracing::error!(%error, "a mistake in the program");
+                tracing::warn!(
+                    migration = self.record.name,
+                    error,
+                    "a container did not arrive"
+                );
                 TargetEvent::Failed
             }
         }
     }
 
-    /// Makes all that a live container needs, and restores it up to its first instruction.
-    async fn park(&mut self, session: Session) -> TargetEvent {
+    /// Restores a live container up to its first instruction.
+    async fn park(&mut self, session: &Session) -> Result<(), Trouble> {
+        let _ = session.say(Message::Arrived).await;
         if self.record.mode != MigrationMode::Live {
+            return Ok(());
+        }
+        let id = &self.record.container;
+        let root = act(&self.all, id, &[Step::Root]).await;
+        root.map_err(|e| ("RestoreFailed", e.to_string()))?;
+        let layer = self.all.site.paths.private(id);
+        // While it is restored, which writes nothing.
+        let synced = tokio::task::spawn_blocking(move || Ok(syncfs(File::open(layer)?)?));
+        let parked = self.restore().await;
+        self.parked = Some(parked.map_err(|e| ("RestoreFailed", e.to_string()))?);
+        let synced = synced.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        synced.map_err(|e: io::Error| trouble(&e, &self.all.site.paths.containers()))
+    }
+
+    /// Keeps the connection, or ends it with the reason.
+    async fn told(&mut self, session: Session, parked: Result<(), Trouble>) -> Result<(), String> {
+        let Err((reason, message)) = parked else {
             self.session = Some(session);
-            return TargetEvent::Done;
-        }
-        let id = self.record.container.clone();
-        self.turn = Some(self.all.site.turn(&id).await);
-        let parked = match checkpoint::lock(&self.all.site, &id).await {
-            Ok(()) => match act(&self.all, &id, &[Step::Root, Step::Ports]).await {
-                Ok(()) => self.restore().await.map(drop).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            },
-            Err(e) => Err(e.to_string()),
+            return Ok(());
         };
-        match parked {
-            Ok(()) => {
-                self.session = Some(session);
-                TargetEvent::Done
-            }
-            Err(e) => {
-                tracing::warn!(container = %id, error = e, "could not be restored");
-                let reason = "RestoreFailed".to_owned();
-                let message = format!("on the target: {e}");
-                let _ = session.say(Message::No { reason, message }).await;
-                sleep(AGAIN).await;
-                TargetEvent::Failed
-            }
-        }
+        let (reason, message) = (reason.to_owned(), format!("on the target: {message}"));
+        let no = Message::No {
+            reason,
+            message: message.clone(),
+        };
+        let _ = session.say(no).await;
+        // Until it has read that.
+        sleep(AGAIN).await;
+        Err(message)
     }
 
     pub(super) async fn restore(&self) -> Result<Parked, checkpoint::Error> {
@@ -127,6 +158,8 @@ impl Arrive {
         site.save(id, &record)?;
         if self.record.mode == MigrationMode::Live {
             act(&self.all, id, &[Step::Namespaces]).await?;
+            let locked = checkpoint::lock(site, id).await;
+            locked.map_err(|e| Error::Transient(e.to_string()))?;
         }
         let held = layer::make(site, id, disk).await?;
         let gone = |_| Error::Transient(Lost.to_string());
@@ -160,12 +193,14 @@ impl Arrive {
     }
 }
 
-/// Takes files until they are sealed; then everything is on disk and as the source has it. Blocks.
+/// Takes files until they are sealed; then everything is as the source has it and, in a cold move, on disk. Blocks.
+/// `dumped` is told when the container stands.
 fn copy(
     mut session: Session,
     held: &Held,
     images: Option<PathBuf>,
     disk: &Path,
+    dumped: oneshot::Sender<()>,
 ) -> io::Result<Session> {
     let images = images.map(|dir| {
         empty(&dir)?;
@@ -175,6 +210,7 @@ fn copy(
         layer: Receiver::new(held.descriptor()?),
         images: images.transpose()?,
         at_images: false,
+        dumped: Some(dumped),
     };
     let result = loop {
         let frame = session
@@ -202,12 +238,15 @@ fn copy(
     }
 }
 
+/// A CamelCase word, and why.
+type Trouble = (&'static str, String);
+
 /// A disk with less room than this is full.
 const FULL: u64 = 1 << 20;
 
 /// What is wrong, with its word. A layer is a file system in a file: where the disk under it is full, the kernel
 /// says no more of it than that it cannot be written.
-fn trouble(e: &io::Error, disk: &Path) -> (&'static str, String) {
+fn trouble(e: &io::Error, disk: &Path) -> Trouble {
     let room = rustix::fs::statvfs(disk).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
     match e.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -229,6 +268,7 @@ struct Trees {
     layer: Receiver,
     images: Option<Receiver>,
     at_images: bool,
+    dumped: Option<oneshot::Sender<()>>,
 }
 
 impl Trees {
@@ -245,10 +285,17 @@ impl Trees {
             Frame::Said(Message::Remove(entry)) => receiver.remove(&entry)?,
             Frame::Said(Message::Pass(pass)) => {
                 receiver.settle()?;
+                receiver.sync()?;
                 let lost = |e| io::Error::new(io::ErrorKind::BrokenPipe, e);
                 session.say_blocking(Message::Applied(pass)).map_err(lost)?;
             }
-            Frame::Said(Message::Images) => self.at_images = true,
+            Frame::Said(Message::Images) => {
+                self.at_images = true;
+                if let Some(dumped) = self.dumped.take() {
+                    // Nobody listens only when the agent ends.
+                    let _ = dumped.send(());
+                }
+            }
             Frame::Said(Message::Seal { digest, images }) => {
                 self.layer.settle()?;
                 self.layer.verify(&digest)?;
@@ -257,11 +304,12 @@ impl Trees {
                         there.settle()?;
                         there.verify(&digest)?;
                     }
-                    (None, None) => {}
+                    (None, None) => self.layer.sync()?,
                     _ => return Err(io::Error::other("sealed without what it was dumped into")),
                 }
                 return Ok(true);
             }
+            Frame::Packet(_) => return Err(io::Error::other("a packet out of turn")),
             Frame::Said(other) => {
                 return Err(io::Error::other(format!("said out of turn: {other:?}")));
             }

@@ -188,7 +188,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// A pass is complete: gives directories the times that work in them has changed, and has it all on disk.
+    /// A pass is complete: gives directories the times that work in them has changed.
     ///
     /// # Errors
     /// The disk is full or broken.
@@ -202,6 +202,14 @@ impl Receiver {
             };
             set().map_err(|e| at(&path, e))?;
         }
+        Ok(())
+    }
+
+    /// Has it all on disk.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub fn sync(&self) -> io::Result<()> {
         // A descriptor that only names a place cannot be synced.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(&self.root, ".", flags, Mode::empty())?;

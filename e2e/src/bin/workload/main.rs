@@ -6,7 +6,10 @@
 //! workload serve PORT [MIB [MB_PER_SECOND]]   echoes frames on PORT, and writes to so much memory so fast
 //! workload client ADDRESS PORT SECONDS        sends a frame every 5 ms, prints what it saw as JSON
 //! workload stats ADDRESS PORT                 prints what the server saw since the last question, as JSON
+//! workload witness FOLDER                     uses one of everything that a process has, and writes what fails
 //! ```
+
+mod witness;
 
 use serde_json::json;
 use std::error::Error;
@@ -15,7 +18,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -49,7 +52,8 @@ fn main() -> Outcome {
         ["serve", port, size, rate] => serve(port.parse()?, size.parse()?, rate.parse()?),
         ["client", address, port, seconds] => client(address, port.parse()?, seconds.parse()?),
         ["stats", address, port] => stats(address, port.parse()?),
-        _ => Err("workload serve PORT [MIB [MB_PER_SECOND]] | client ADDRESS PORT SECONDS | stats ADDRESS PORT".into()),
+        ["witness", folder] => witness::work(folder.as_ref()),
+        _ => Err("workload serve PORT [MIB [MB_PER_SECOND]] | client ADDRESS PORT SECONDS | stats ADDRESS PORT | witness FOLDER".into()),
     }
 }
 
@@ -68,12 +72,14 @@ fn serve(port: u16, mib: usize, megabytes: u64) -> Outcome {
     Ok(())
 }
 
+/// By the time of day: a restored process goes on at the monotonic time that it was dumped at, so to that clock it did
+/// not stand still from then on.
 fn watch_the_clock(seen: &Seen) {
-    let mut last = Instant::now();
+    let mut last = SystemTime::now();
     loop {
         thread::sleep(Duration::from_millis(1));
-        let now = Instant::now();
-        let gap = now.duration_since(last).as_micros() as u64;
+        let now = SystemTime::now();
+        let gap = now.duration_since(last).unwrap_or_default().as_micros() as u64;
         seen.gap.fetch_max(gap, Ordering::Relaxed);
         last = now;
     }
