@@ -6,6 +6,7 @@ use crate::mover::{LIMIT, Mover};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use skysail_e2e::{Cluster, until};
+use std::io::Read;
 use std::process::{Child, Stdio};
 
 pub const CASES: &[Case] = &[
@@ -84,10 +85,14 @@ fn everything(cluster: &Cluster) -> Result<()> {
 fn killer(cluster: &Cluster, host: &str, milliseconds: u32) -> Result<Child> {
     let seconds = f64::from(milliseconds) / 1000.0;
     let line = format!(
-        "timeout 20 sh -c 'until p=$(pidof criu); do sleep 0.002; done; sleep {seconds}; kill -9 $p; true'"
+        "echo ready; timeout 20 sh -c 'until p=$(pidof criu); do sleep 0.002; done; sleep {seconds}; kill -9 $p; true'"
     );
     let mut ssh = cluster.ssh(host)?;
-    Ok(ssh.arg(line).stderr(Stdio::null()).spawn()?)
+    let mut killer = ssh.arg(line).stdout(Stdio::piped()).spawn()?;
+    let mut ready = [0; 6];
+    let output = killer.stdout.as_mut().context("no output")?;
+    output.read_exact(&mut ready)?;
+    Ok(killer)
 }
 
 fn criu(cluster: &Cluster) -> Result<()> {

@@ -154,7 +154,7 @@ fn threads() -> Works {
         *number += 1;
         changed.notify_all();
         let wait = Duration::from_secs(5);
-        let round = |n: &mut u64| *n % (COUNT + 1) != 0;
+        let round = |n: &mut u64| !n.is_multiple_of(COUNT + 1);
         let waited = changed.wait_timeout_while(number, wait, round);
         let (number, _) = waited.map_err(|_| "a thread ended")?;
         same(*number, turn * (COUNT + 1))
