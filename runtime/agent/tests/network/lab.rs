@@ -7,9 +7,9 @@
 
 use super::resolver::Resolver;
 use super::role::{ANSWER, Command, Identity, ROLE};
-use skysail_schemas::PortSpec;
 use skysail_schemas::port::{Location, Port, mac, name};
 use skysail_schemas::quantity::Bandwidth;
+use skysail_schemas::{PortSpec, SecurityPolicy};
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -235,6 +235,13 @@ impl Lab {
         let ports = self.ports.clone();
         for host in self.hosts() {
             host.command(&Command::Ports(ports.clone()));
+        }
+    }
+
+    /// Tells all agents which policies there are.
+    pub fn policies(&mut self, policies: &[SecurityPolicy]) {
+        for host in self.hosts() {
+            host.command(&Command::Policies(policies.to_vec()));
         }
     }
 

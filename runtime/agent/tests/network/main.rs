@@ -270,6 +270,38 @@ fn a_restarted_agent_changes_nothing_and_needs_no_control_plane() {
 }
 
 #[test]
+fn policies_outlive_their_agent_and_a_container_is_closed_until_its_own_are_known() {
+    let mut lab = Lab::new();
+    lab.container("web", &ACME, "10.0.0.2", "a1");
+    lab.container("db", &ACME, "10.0.0.3", "a2");
+    lab.a1.wait_ping("web", "10.0.0.3");
+    let closed = serde_json::from_value(serde_json::json!({
+        "apiVersion": "skysail.dev/v1alpha1", "kind": "SecurityPolicy",
+        "metadata": {"name": "closed", "namespace": ACME.domain, "generation": 1},
+        "spec": {"containerSelector": {}, "policyTypes": ["Ingress"]}
+    }));
+    lab.policies(&[closed.unwrap()]);
+    wait_for("the policy to close", || {
+        (!lab.a1.pings("web", "10.0.0.3")).then_some(())
+    });
+    let port = lab.place("late", &BLUE, "10.0.0.4", "a2");
+    let flows = lab.a2.flows();
+    lab.a2.kill_agent();
+    // The API is away from here on: what was known holds, and of blue's policies nothing is known.
+    lab.a2.start_agent();
+    lab.a2.sh("ip netns add late");
+    lab.a2.attach("late", &port);
+    assert!(!lab.a1.pings("web", "10.0.0.3"), "forgotten with its agent");
+    assert!(!lab.a2.pings("late", "10.0.0.1"), "open before it is known");
+    let all = lab.a2.flows();
+    let gone: Vec<_> = flows.iter().filter(|f| !all.contains(f)).collect();
+    assert!(gone.is_empty(), "{gone:#?}");
+    lab.push();
+    lab.a2.wait_ping("late", "10.0.0.1");
+    lab.a1.wait_ping("web", "10.0.0.3");
+}
+
+#[test]
 fn the_last_container_of_a_network_leaves_nothing_behind() {
     let mut lab = Lab::new();
     let (empty, _) = wait_for("the pipeline", || {

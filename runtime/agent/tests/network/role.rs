@@ -1,18 +1,18 @@
 //! The agent's side of the tests: this test program, run again inside a host's namespaces, with a network
-//! plane, an API that serves the Ports that the test pushes, and commands on standard input. Until Ports are pushed
-//! the API is out of service.
+//! plane, an API that serves the Ports and SecurityPolicies that the test pushes, and commands on standard input.
+//! Until Ports are pushed the API is out of service.
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skysail_agent::network::{NetworkPlane, Settings};
-use skysail_schemas::PortSpec;
 use skysail_schemas::port::Port;
 use skysail_schemas::quantity::Bandwidth;
+use skysail_schemas::{PortSpec, SecurityPolicy};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::BufRead;
@@ -40,6 +40,7 @@ pub struct Identity {
 #[derive(Serialize, Deserialize, Debug)]
 pub enum Command {
     Ports(Vec<Port>),
+    Policies(Vec<SecurityPolicy>),
     Attach(PathBuf, Vec<PortSpec>, Option<Bandwidth>),
     Detach(Vec<PortSpec>),
 }
@@ -58,9 +59,16 @@ pub fn run(identity: &str) {
 
 async fn serve(identity: Identity) {
     let (ports, followed) = watch::channel(None::<Vec<Port>>);
+    let (policies, of_tenants) = watch::channel(None::<Vec<SecurityPolicy>>);
     let api = Router::new()
         .route("/apis/skysail.dev/v1alpha1/ports", get(list))
         .with_state(followed);
+    let path = "/apis/skysail.dev/v1alpha1/namespaces/{namespace}/securitypolicies";
+    let api = api.merge(
+        Router::new()
+            .route(path, get(list_policies))
+            .with_state(of_tenants),
+    );
     let settings = Settings {
         host: identity.host,
         cloud: Some(identity.cloud),
@@ -85,6 +93,16 @@ async fn serve(identity: Identity) {
         let outcome = match serde_json::from_str(&line).unwrap() {
             Command::Ports(list) => {
                 ports.send_replace(Some(list));
+                policies.send_if_modified(|now| {
+                    now.is_none() && {
+                        *now = Some(Vec::new());
+                        true
+                    }
+                });
+                Ok(())
+            }
+            Command::Policies(list) => {
+                policies.send_replace(Some(list));
                 Ok(())
             }
             Command::Attach(netns, ports, bandwidth) => {
@@ -141,6 +159,47 @@ async fn list(State(ports): Api, Query(query): Query<HashMap<String, String>>) -
             .filter(|p| !now.contains_key(&name(p)))
             .map(|p| event("DELETED", p));
         let text: String = changed.chain(gone).collect();
+        before = now;
+        Ok::<_, Infallible>(text)
+    });
+    Body::from_stream(lines).into_response()
+}
+
+type Policies = State<watch::Receiver<Option<Vec<SecurityPolicy>>>>;
+
+async fn list_policies(
+    State(policies): Policies,
+    UrlPath(namespace): UrlPath<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let own = move |all: &Option<Vec<SecurityPolicy>>| -> HashMap<String, SecurityPolicy> {
+        let all = all.iter().flatten();
+        let own = all.filter(|p| p.metadata.namespace.as_ref() == Some(&namespace));
+        own.map(|p| (p.metadata.name.clone().unwrap_or_default(), p.clone()))
+            .collect()
+    };
+    if policies.borrow().is_none() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let now = own(&policies.borrow());
+    if query.get("watch").is_none_or(|w| w != "true") {
+        let items: Vec<_> = now.into_values().collect();
+        let list = json!({"apiVersion": "skysail.dev/v1alpha1", "kind": "SecurityPolicyList", "metadata": {"resourceVersion": "1"}, "items": items});
+        return Json(list).into_response();
+    }
+    let mut before: HashMap<String, SecurityPolicy> = HashMap::new();
+    let lines = WatchStream::new(policies).map(move |all| {
+        let now = own(&all);
+        let event = |kind: &str, policy: &SecurityPolicy| {
+            let mut object = serde_json::to_value(policy).unwrap();
+            object["metadata"]["resourceVersion"] = "1".into();
+            format!("{}\n", json!({"type": kind, "object": object}))
+        };
+        let changed = now.values().map(|p| event("MODIFIED", p));
+        let gone = before.iter().filter(|(n, _)| !now.contains_key(*n));
+        let text: String = changed
+            .chain(gone.map(|(_, p)| event("DELETED", p)))
+            .collect();
         before = now;
         Ok::<_, Infallible>(text)
     });
