@@ -12,6 +12,10 @@ pub const CASES: &[Case] = &[
         foreseen,
     ),
     (
+        "a_plan_that_prunes_says_what_goes_and_then_exactly_that_goes",
+        pruned,
+    ),
+    (
         "a_cordoned_host_gets_nothing_and_the_way_out_is_said",
         cordoned,
     ),
@@ -74,6 +78,71 @@ fn foreseen(cluster: &Cluster) -> Result<()> {
         .skysail(&["delete", "-f", &manifests])?
         .ok()
         .map(drop)
+}
+
+fn pruned(cluster: &Cluster) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |name: &str, text: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let one = |name: &str| {
+        format!(
+            "{HEAD}kind: InstanceType\nmetadata: {{name: {name}, namespace: acme, labels: {{app: pruned}}}}\nspec: {{cpu: 100m, memory: 64Mi}}\n"
+        )
+    };
+    let both = format!("{}---\n{}", one("kept"), one("dropped"));
+    cluster.apply(&both)?.ok()?;
+    // Has the label, but was never applied: somebody else's.
+    let foreign = ["create", "configmap", "foreign", "-n", "acme"];
+    cluster.kubectl(&foreign)?.ok()?;
+    let label = ["label", "configmap", "foreign", "-n", "acme", "app=pruned"];
+    cluster.kubectl(&label)?.ok()?;
+    let manifests = write("kept.yaml", &one("kept"))?;
+    let ask = [
+        "plan",
+        "-f",
+        &manifests,
+        "--prune",
+        "-l",
+        "app=pruned",
+        "-o",
+        "json",
+    ];
+    let plan = cluster.skysail(&ask)?;
+    ensure!(plan.code == Some(2), "{plan:?}");
+    let foreseen: Value = serde_json::from_str(&plan.stdout)?;
+    let changes = foreseen["changes"].as_array().context("changes")?;
+    ensure!(changes.len() == 1, "{foreseen}");
+    let said = changes[0].to_string();
+    ensure!(
+        said.contains("dropped") && said.to_lowercase().contains("delete"),
+        "{said}"
+    );
+    let file = write("plan.json", &plan.stdout)?;
+    cluster.skysail(&["apply", "--plan", &file])?.ok()?;
+    let left = [
+        "get",
+        "instancetype,configmap",
+        "-n",
+        "acme",
+        "-l",
+        "app=pruned",
+        "-o",
+        "name",
+    ];
+    let left = cluster.kubectl(&left)?.ok()?;
+    ensure!(
+        left.contains("/kept") && left.contains("/foreign") && !left.contains("dropped"),
+        "{left}"
+    );
+    let calm = cluster.skysail(&ask)?;
+    ensure!(calm.code == Some(0), "{calm:?}");
+    for what in ["instancetype/kept", "configmap/foreign"] {
+        cluster.kubectl(&["delete", what, "-n", "acme"])?.ok()?;
+    }
+    Ok(())
 }
 
 fn cordoned(cluster: &Cluster) -> Result<()> {

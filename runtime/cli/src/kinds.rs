@@ -19,6 +19,8 @@ pub struct Kind {
     pub namespaced: bool,
     /// Whether it has a status of its own, with conditions.
     pub has_status: bool,
+    /// Whether its objects are kept: they can be listed and deleted, other than answers such as an access review.
+    pub is_kept: bool,
 }
 
 impl Kind {
@@ -129,6 +131,9 @@ impl Kinds {
                     singular: found.singular_resource.clone().unwrap_or_default(),
                     short: found.short_names.clone(),
                     namespaced: found.scope.as_deref() == Some("Namespaced"),
+                    is_kept: ["list", "delete"]
+                        .iter()
+                        .all(|verb| found.verbs.iter().any(|v| v == verb)),
                     has_status: found
                         .subresources
                         .iter()
@@ -222,6 +227,7 @@ mod tests {
             short: vec![short.into()],
             namespaced: kind != "Host",
             has_status: true,
+            is_kept: true,
         };
         Kinds(vec![
             kind("", "v1", "Event", "ev"),

@@ -16,7 +16,7 @@ pub use execute::execute;
 
 use super::apply::preview;
 use super::get::together;
-use crate::kinds::Kinds;
+use crate::kinds::{Kind, Kinds};
 use crate::manifest::{self, Document};
 use crate::print::Output;
 use crate::refusal::explain;
@@ -170,7 +170,7 @@ fn gone_with_namespace(objects: &mut Objects, live: &Value) {
 async fn prunable(
     client: &Client,
     labels: &str,
-    kept: &[(String, Value, Value)],
+    wished: &[(String, Value, Value)],
 ) -> Result<Vec<(String, Value)>> {
     ensure!(
         !labels.is_empty(),
@@ -179,7 +179,8 @@ async fn prunable(
     let kinds = Kinds::discover(client).await?;
     let mut found = vec![];
     let mut errors = vec![];
-    for kind in kinds.all().iter().filter(|k| k.resource.kind != "Event") {
+    let kept = |k: &&Kind| k.is_kept && k.resource.kind != "Event";
+    for kind in kinds.all().iter().filter(kept) {
         let api = kube::Api::<kube::api::DynamicObject>::all_with(client.clone(), &kind.resource);
         let list = api.list(&ListParams::default().labels(labels)).await;
         let list = match list.map_err(|e| explain(e, &kind.resource.plural)) {
@@ -203,7 +204,7 @@ async fn prunable(
                 object.metadata.name.as_deref().unwrap_or_default(),
             );
             let going = object.metadata.deletion_timestamp.is_some();
-            if applied && !going && !kept.iter().any(|(k, ..)| *k == name) {
+            if applied && !going && !wished.iter().any(|(k, ..)| *k == name) {
                 found.push((name, serde_json::to_value(object)?));
             }
         }
