@@ -6,7 +6,7 @@ use skysail_simulator::packing::{Shape, compare};
 fn main() {
     let wanted: Option<usize> = std::env::args().nth(1).and_then(|n| n.parse().ok());
     for (name, shape) in [("sizes", Shape::Sizes), ("tasks", Shape::Tasks)] {
-        for count in wanted.map_or(vec![20, 100, 300], |n| vec![n]) {
+        for count in wanted.map_or(vec![20, 100], |n| vec![n]) {
             for seed in 0..3 {
                 let Some(found) = compare(count, seed, shape) else {
                     continue;
