@@ -2,10 +2,10 @@
 //! restores it.
 
 use crate::Case;
-use crate::mover::Mover;
+use crate::mover::{LIMIT, Mover};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use skysail_e2e::Cluster;
+use skysail_e2e::{Cluster, until};
 use std::io::Read;
 use std::process::{Child, Stdio};
 
@@ -13,6 +13,10 @@ pub const CASES: &[Case] = &[
     (
         "what_is_sent_to_a_container_while_it_stands_still_reaches_it_afterwards",
         held,
+    ),
+    (
+        "a_process_with_one_of_everything_goes_on_with_all_of_it",
+        everything,
     ),
     (
         "the_death_of_criu_at_any_moment_of_a_live_move_loses_nothing",
@@ -46,6 +50,34 @@ fn held(cluster: &Cluster) -> Result<()> {
         ensure!(answered >= 245, "{said}: {status}");
         mover.tells()?;
         mover.is_whole()
+    })
+}
+
+fn everything(cluster: &Cluster) -> Result<()> {
+    Mover::alive(cluster, "everything", "east-2", |mover| {
+        let (program, to) = (env!("CARGO_BIN_EXE_workload"), "everything:/usr/local/bin");
+        cluster.skysail(&["cp", "-n", "acme", program, to])?.ok()?;
+        mover.sh("chmod 755 /usr/local/bin/workload; systemd-run -q --unit=witness workload witness /srv/witness")?;
+        let seen = || -> Result<u64> {
+            let text = mover.sh("cat /srv/witness/seen")?;
+            let (turn, broken) = text.split_once(' ').context("nothing was seen")?;
+            ensure!(broken.trim().is_empty(), "{broken}");
+            Ok(turn.parse()?)
+        };
+        for (i, host) in ["west-1", "east-1", "east-2"].iter().enumerate() {
+            let (before, _) = until("the witness", LIMIT, seen)?;
+            mover.moves(
+                &format!("e{i}"),
+                json!({"mode": "Live", "target": {"host": host}}),
+            )?;
+            let goes_on = || {
+                let now = seen()?;
+                ensure!(now > before + 10, "it stands at {now}");
+                Ok(())
+            };
+            until("the witness to go on", LIMIT, goes_on)?;
+        }
+        mover.tells()
     })
 }
 

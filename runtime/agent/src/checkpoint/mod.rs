@@ -27,6 +27,7 @@ mod preflight;
 mod pressure;
 mod restore;
 mod tasks;
+mod timers;
 mod watches;
 mod work;
 

@@ -10,7 +10,7 @@ use super::dump::{CONSOLE, end};
 use super::error::{self, Error};
 use super::freezer::Group;
 use super::work::{self, Asks, Phase, State, Work};
-use super::{Options, console, images, lock, pressure};
+use super::{Options, console, images, lock, pressure, timers};
 use crate::container::record::{Id, Init};
 use crate::container::site::Site;
 use crate::container::{config, files, mount};
@@ -70,8 +70,11 @@ async fn parked(site: &Site, id: &Id, dir: &Path) -> Result<Restored, Error> {
             "pre-resume" => {
                 let group =
                     Group::of(pid, site.version).map_err(Error::file(format!("container {id}")))?;
-                let rearmed = pressure::rearm(&group.processes());
+                let processes = group.processes();
+                let rearmed = pressure::rearm(&processes);
                 rearmed.map_err(Error::file("watching memory pressure again".to_owned()))?;
+                let restarted = timers::restart(&processes);
+                restarted.map_err(Error::file("starting its timers again".to_owned()))?;
                 group
                     .freeze()
                     .await
