@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
     ("the_bridge_deleted_comes_back", bridge_deleted),
     ("vswitchd_killed_comes_back", vswitchd_killed),
     (
+        "a_network_that_breaks_under_a_container_is_said_and_heals",
+        network_broken,
+    ),
+    (
         "the_agent_killed_comes_back_and_touches_no_container",
         agent_killed,
     ),
@@ -126,6 +130,37 @@ fn bridge_deleted(cluster: &Cluster) -> Result<()> {
 
 fn vswitchd_killed(cluster: &Cluster) -> Result<()> {
     break_network(cluster, "vswitchd_killed", "kill -9 $(pidof ovs-vswitchd)")
+}
+
+/// Waits until acme/web-0 says of being ready what is expected.
+fn ready(cluster: &Cluster, expected: (&str, &str)) -> Result<Duration> {
+    let (_, took) = until(&format!("Ready to be {expected:?}"), LIMIT, || {
+        let object = cluster.get("container", "acme", "web-0")?;
+        let all = object["status"]["conditions"].as_array();
+        let found = all.and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
+        let found = found.context("nothing is said")?;
+        let said = (found["status"].as_str(), found["reason"].as_str());
+        ensure!(said == (Some(expected.0), Some(expected.1)), "{found}");
+        Ok(())
+    })?;
+    Ok(took)
+}
+
+fn network_broken(cluster: &Cluster) -> Result<()> {
+    let (host, pid, _) = subject(cluster)?;
+    // The switch's database cannot be started again until its program is back.
+    let (program, away) = ("/usr/sbin/ovsdb-server", "/usr/sbin/ovsdb-server.away");
+    let line = format!("mv {program} {away} && kill -9 $(pidof ovsdb-server)");
+    cluster.on_host(&host, &line)?.ok()?;
+    let said = ready(cluster, ("False", "NetworkFailed"));
+    cluster
+        .on_host(&host, &format!("mv {away} {program}"))?
+        .ok()?;
+    said?;
+    times::record("network_broken", ready(cluster, ("True", "Ready"))?)?;
+    pingable(cluster, "network_broken_ping")?;
+    ensure!(subject(cluster)?.1 == pid, "the container was restarted");
+    Ok(())
 }
 
 fn agent_killed(cluster: &Cluster) -> Result<()> {

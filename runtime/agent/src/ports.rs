@@ -27,6 +27,11 @@ pub trait PortPlane: Send + Sync + 'static {
     /// Takes the ports off the switch and deletes their interfaces. Fine if they are absent.
     async fn detach(&self, ports: &[PortSpec]) -> Result<(), PortError>;
 
+    /// What is wrong, for more than a moment, with ports that were attached; none while they are as they must be.
+    fn trouble(&self, _ports: &[PortSpec]) -> Option<String> {
+        None
+    }
+
     /// Whether the switch can keep a bandwidth limit.
     fn limits_bandwidth(&self) -> bool {
         true

@@ -51,6 +51,8 @@ pub struct Seen {
     pub root: bool,
     /// Whether this agent process gave its ports to the switch; an earlier one's word is not relied on.
     pub connected: bool,
+    /// What is wrong with its network since it was connected.
+    pub trouble: Option<String>,
     /// Whether the switch can keep a bandwidth limit.
     pub limits_bandwidth: bool,
     /// Whether anything of it is left here.

@@ -300,7 +300,9 @@ impl Site {
         let anything =
             self.paths.container(id).exists() || self.paths.mounts(id).exists() || netns || userns;
         let connected = self.known().get(id).is_some_and(|k| k.connected);
+        let trouble = self.plane.trouble(&record.attached);
         Ok(Seen {
+            trouble,
             obstacles: self.obstacles(id, process).await,
             record,
             process,

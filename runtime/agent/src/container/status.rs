@@ -51,7 +51,7 @@ pub fn status(
     if failure.is_none() && is_being_networked(&status, plan, now) {
         return Outcome::new(status, Next::After(NETWORKED_SOON.unsigned_abs()));
     }
-    let (phase, fact) = told(desired, record, plan, report);
+    let (phase, fact) = told(desired, record, seen, plan, report);
     status.phase = phase;
     status.pid = record.init.map(|i| i.pid);
     status.started_at = record
@@ -76,7 +76,7 @@ pub fn status(
     merge(&mut status.conditions, &facts, generation, now);
     let ready = ready(&status.conditions, &PARTS);
     merge(&mut status.conditions, &[ready], generation, now);
-    let mut outcome = Outcome::new(status, report.steps.next(next(plan, foreign, now)));
+    let mut outcome = Outcome::new(status, report.steps.next(next(plan, seen, foreign, now)));
     outcome.notes = notes(plan, report);
     outcome
 }
@@ -95,13 +95,15 @@ fn bandwidth(desired: &Desired, record: &Record, seen: &Seen) -> Option<Fact> {
     kept.then(|| Fact::yes(CONDITION, "Enforced", format!("{limit} in each direction")))
 }
 
-fn next(plan: &Plan, foreign: bool, now: Timestamp) -> Next {
+fn next(plan: &Plan, seen: &Seen, foreign: bool, now: Timestamp) -> Next {
     if foreign {
         return Next::After(Duration::from_millis(50));
     }
     match (pause(plan.blocked.as_ref(), now), &plan.blocked) {
         (Some(pause), _) => Next::After(pause),
         (None, Some(b)) if b.reason == "FetchingImage" => Next::After(Duration::from_secs(2)),
+        // That it is over comes without an event.
+        _ if seen.trouble.is_some() => Next::After(Duration::from_secs(2)),
         _ => Next::OnChange,
     }
 }
@@ -109,6 +111,7 @@ fn next(plan: &Plan, foreign: bool, now: Timestamp) -> Next {
 fn told(
     desired: &Desired,
     record: &Record,
+    seen: &Seen,
     plan: &Plan,
     report: &Report,
 ) -> (ContainerPhase, Fact) {
@@ -132,6 +135,10 @@ fn told(
         );
     }
     if record.init.is_some() {
+        if let Some(trouble) = &seen.trouble {
+            let fact = Fact::no(RUNNING, "NetworkFailed", trouble.clone());
+            return (ContainerPhase::Running, fact);
+        }
         return (ContainerPhase::Running, Fact::yes(RUNNING, "Started", ""));
     }
     match &plan.blocked {

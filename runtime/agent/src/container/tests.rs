@@ -61,6 +61,7 @@ fn nothing() -> Seen {
         namespaces: false,
         root: false,
         connected: false,
+        trouble: None,
         limits_bandwidth: true,
         anything: false,
         held: false,

@@ -24,6 +24,7 @@ mod switch;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod watch;
 
 pub use error::{Error, Result};
@@ -39,6 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
+use trouble::Troubles;
 
 /// The name of a table of the pipeline, for people.
 pub fn table_name(number: u8) -> Option<String> {
@@ -73,6 +75,7 @@ pub struct NetworkPlane {
     limits: bool,
     tenants: Arc<Tenants>,
     programmed: Receiver<Vec<ProgrammedPolicy>>,
+    troubles: Arc<Troubles>,
 }
 
 impl NetworkPlane {
@@ -83,8 +86,8 @@ impl NetworkPlane {
     pub async fn start(settings: Settings, client: kube::Client) -> Result<Self> {
         let datapath = Datapath::detect().await;
         let plane = Plane::prepare(settings, client, datapath).await?;
-        let limits = plane.can_limit();
         let (tenants, programmed) = (plane.tenants(), plane.programmed());
+        let (limits, troubles) = (plane.can_limit(), plane.troubles());
         let (requests, received) = mpsc::channel(64);
         tokio::spawn(plane.run(received));
         Ok(Self {
@@ -93,6 +96,7 @@ impl NetworkPlane {
             limits,
             tenants,
             programmed,
+            troubles,
         })
     }
 
@@ -162,6 +166,10 @@ impl PortPlane for NetworkPlane {
         NetworkPlane::detach(self, ports)
             .await
             .map_err(|e| PortError(e.to_string()))
+    }
+
+    fn trouble(&self, ports: &[PortSpec]) -> Option<String> {
+        self.troubles.with(ports, std::time::Instant::now())
     }
 
     fn limits_bandwidth(&self) -> bool {

@@ -18,8 +18,9 @@ use super::links;
 use super::record::{Attachment, PortKey, Record, key};
 use super::service::Service;
 use super::switch::Switch;
+use super::trouble::Troubles;
 use super::watch::Followed;
-use pass::Pass;
+pub use pass::Pass;
 use skysail_schemas::PortSpec;
 use skysail_schemas::port::Port;
 use skysail_schemas::quantity::Bandwidth;
@@ -27,7 +28,7 @@ use skysail_schemas::security_policy::ProgrammedPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -83,6 +84,7 @@ pub struct Plane {
     open_before: BTreeSet<PortKey>,
     /// Policies that are in the switch.
     programmed: watch::Sender<Vec<ProgrammedPolicy>>,
+    troubles: Arc<Troubles>,
     services: BTreeMap<u32, Service>,
     /// This pass made devices, so what was listed before is not all.
     made: bool,
@@ -136,6 +138,7 @@ impl Plane {
             attachments,
             fresh,
             changed,
+            troubles: Arc::default(),
             mine,
             networks,
             tenants,
@@ -161,6 +164,11 @@ impl Plane {
     /// Whether a container's bandwidth can be limited.
     pub fn can_limit(&self) -> bool {
         self.meters > 0
+    }
+
+    /// What is wrong here, as every pass finds it.
+    pub fn troubles(&self) -> Arc<Troubles> {
+        self.troubles.clone()
     }
 
     /// Runs until nobody can ask any more. Containers keep their network.
@@ -190,6 +198,7 @@ impl Plane {
                 waiting.extend(self.accept(request));
             }
             let outcome = self.pass(look).await;
+            self.troubles.note(&outcome, Instant::now());
             if let Err(e) = &outcome {
                 self.switch.distrust();
                 tracing::warn!(error = %e, "network is not yet as it must be");
