@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -115,12 +116,33 @@ impl Cluster {
     /// # Errors
     /// When it fails; the end of the server's log is shown.
     pub fn start_as(&self, program: &Path, args: &[&str]) -> Result<()> {
+        self.told_by(program, args).map(drop)
+    }
+
+    /// [`Cluster::start`], and what it told on the way, line by line; the lines are shown as they come.
+    ///
+    /// # Errors
+    /// When it fails; the end of the server's log is shown.
+    pub fn start_told(&self, args: &[&str]) -> Result<Vec<String>> {
+        self.told_by(&self.skysail, args)
+    }
+
+    fn told_by(&self, program: &Path, args: &[&str]) -> Result<Vec<String>> {
         let ours = self.command("up");
-        let status = Command::new(program)
+        let mut child = Command::new(program)
             .args(ours.get_args())
             .args(args)
             .stdin(Stdio::null())
-            .status()?;
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let told = child.stderr.take().context("no standard error")?;
+        let mut lines = vec![];
+        for line in BufReader::new(told).lines() {
+            let line = line?;
+            eprintln!("{line}");
+            lines.push(line);
+        }
+        let status = child.wait()?;
         if !status.success() {
             let log = std::fs::read_to_string(self.data.join("server.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
@@ -129,7 +151,12 @@ impl Cluster {
                 tail.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }
-        Ok(())
+        Ok(lines)
+    }
+
+    /// Takes root filesystems from, and builds them into, another folder than the environment says.
+    pub fn cache_in(&mut self, folder: PathBuf) {
+        self.cache = folder;
     }
 
     /// Its name.

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod pinging;
 pub mod report;
 pub mod shop;
+pub mod suite;
 pub mod times;
 pub mod wait;
 

@@ -9,13 +9,11 @@ mod life;
 
 use anyhow::{Context, Result, ensure};
 use double::Double;
-use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use skysail_clouds::sandbox::Settings;
-use skysail_e2e::{Cluster, until};
+use skysail_e2e::{Cluster, suite, until};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long anything here may take.
@@ -121,33 +119,14 @@ fn block(instance: &str) -> Result<ipnet::Ipv4Net> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let cases: Vec<Case> = [credentials::CASES, life::CASES].concat();
-    if arguments.list {
-        let listed = cases
-            .into_iter()
-            .map(|(name, _)| Trial::test(name, || Ok(())));
-        return libtest_mimic::run(&arguments, listed.collect()).exit_code();
-    }
-    if !Double::is_possible() {
+    let listed = std::env::args().any(|a| a == "--list");
+    if !listed && !Double::is_possible() {
         eprintln!("skipped: no Python with moto; `make test-deps` installs it");
         return ExitCode::SUCCESS;
     }
-    let clouds = match Clouds::up() {
-        Ok(clouds) => Arc::new(clouds),
-        Err(e) => {
-            eprintln!("the system did not come up: {e:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let trials = cases.into_iter().map(|(name, case)| {
-        let clouds = Arc::clone(&clouds);
-        Trial::test(name, move || {
-            case(&clouds).map_err(|e| Failed::from(format!("{e:#}")))
-        })
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    drop(clouds); // `exit_code` does not unwind: remove the system first
-    conclusion.exit_code()
+    let cases = [credentials::CASES, life::CASES].concat().into_iter();
+    suite::run(
+        Clouds::up,
+        cases.map(|(name, case)| (name, move |clouds: &mut Clouds| case(clouds))),
+    )
 }

@@ -4,12 +4,10 @@
 mod process;
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
 use process::{Carried, Etcd, Server, free_port};
-use skysail_e2e::{Cluster, Pinging, census, times, until};
+use skysail_e2e::{Cluster, Pinging, census, suite, times, until};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What the cases share; fields are dropped in order, so the hosts go before the store.
@@ -43,30 +41,7 @@ const CASES: &[Case] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let names = CASES.iter().map(|(name, _)| *name);
-    if arguments.list {
-        let trials = names.map(|name| Trial::test(name, || Ok(()))).collect();
-        return libtest_mimic::run(&arguments, trials).exit_code();
-    }
-    let system = match System::up() {
-        Ok(system) => Arc::new(Mutex::new(system)),
-        Err(e) => {
-            eprintln!("the system did not come up: {e:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let trial = |(name, case): &Case| {
-        let (system, case) = (Arc::clone(&system), *case);
-        Trial::test(*name, move || {
-            let mut system = system.lock().unwrap_or_else(PoisonError::into_inner);
-            case(&mut system).map_err(|e| Failed::from(format!("{e:#}")))
-        })
-    };
-    let conclusion = libtest_mimic::run(&arguments, CASES.iter().map(trial).collect());
-    drop(system); // `exit_code` does not unwind: remove the system first
-    conclusion.exit_code()
+    suite::run(System::up, CASES.iter().copied())
 }
 
 impl System {

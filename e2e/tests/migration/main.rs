@@ -8,11 +8,9 @@ mod mover;
 mod moves;
 mod refusals;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use skysail_e2e::Cluster;
+use skysail_e2e::{Cluster, suite};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// A case: its name is a sentence.
 pub type Case = (&'static str, fn(&Cluster) -> anyhow::Result<()>);
@@ -65,4 +63,10 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(cluster); // `exit_code` does not unwind: remove the system first
     conclusion.exit_code()
+    let cases = [moves::CASES, groups::CASES, drain::CASES, refusals::CASES, faults::CASES].concat();
+    let cases = cases.into_iter();
+    suite::run(
+        up,
+        cases.map(|(name, case)| (name, move |cluster: &mut Cluster| case(cluster))),
+    )
 }

@@ -74,6 +74,7 @@ async fn bring_up(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
         let applied = crate::verbs::apply::files(&client, &args.filename).await?;
         journal.say(format!("{applied} objects applied"));
         root.await?.context("building the hosts' root filesystem")?;
+        journal.mark("root filesystem");
         until_ready(&client, &journal, args.timeout).await?;
         show(&client).await?;
     } else {
@@ -83,7 +84,10 @@ async fn bring_up(mut args: Up, kubeconfig: PathBuf) -> Result<()> {
     if args.prove {
         prove::run(&client, &journal).await?;
     }
-    journal.say("up");
+    match journal.marks() {
+        none if none.is_empty() => journal.say("up"),
+        marks => journal.say(format!("up; ready after: {marks}")),
+    }
     let shown = kubeconfig.display();
     println!(
         "\nIt stays up. Next:\n  export KUBECONFIG={shown}\n  kubectl get containers -A -o wide\n  skysail exec -n acme web-0 -- ping -c 1 db"

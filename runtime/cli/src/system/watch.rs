@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::discovery::ApiResource;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ const STALL: Duration = Duration::from_secs(10);
 /// Prints lines with the time since the start, so that slow steps are seen.
 pub struct Journal {
     begun: Instant,
+    marks: RefCell<Vec<(String, f64)>>,
 }
 
 impl Journal {
@@ -28,7 +30,21 @@ impl Journal {
     pub fn start() -> Self {
         Self {
             begun: Instant::now(),
+            marks: RefCell::default(),
         }
+    }
+    /// Notes that `what` is done now; only the first time counts.
+    pub fn mark(&self, what: &str) {
+        let mut marks = self.marks.borrow_mut();
+        if marks.iter().all(|(w, _)| w != what) {
+            marks.push((what.to_owned(), self.begun.elapsed().as_secs_f64()));
+        }
+    }
+    /// What was done when, in seconds since the start.
+    pub fn marks(&self) -> String {
+        let marks = self.marks.borrow();
+        let all: Vec<String> = marks.iter().map(|(w, s)| format!("{w} {s:.1} s")).collect();
+        all.join(", ")
     }
     /// One line.
     pub fn say(&self, text: impl std::fmt::Display) {
@@ -127,6 +143,12 @@ pub async fn until_ready(client: &kube::Client, journal: &Journal, limit: Durati
                 journal.say(&state.line);
                 shown.insert(key.clone(), state.gist.clone());
                 changed = Instant::now();
+            }
+        }
+        for (order, (_, plural)) in KINDS.into_iter().enumerate() {
+            let mut of = now.iter().filter(|((o, _), _)| *o == order).peekable();
+            if of.peek().is_some() && of.all(|(_, state)| state.ready) {
+                journal.mark(plural);
             }
         }
         let waiting: Vec<_> = now

@@ -1,5 +1,8 @@
 //! The quickstart's own proof, made from inside the containers with their own tools:
-//! within a tenant everything answers, between tenants nothing does.
+//! within a tenant everything answers, between tenants nothing does, and one of them moves
+//! to another cloud while it is talked with.
+
+mod moves;
 
 use super::watch::Journal;
 use crate::session::{self, Finished};
@@ -69,7 +72,7 @@ async fn sh(client: &kube::Client, member: &Member, script: &str) -> Result<Fini
 /// Shows it, or says what does not hold.
 ///
 /// # Errors
-/// When a packet that should pass does not, or one passes that should not.
+/// When a packet that should pass does not, one passes that should not, or a move fails.
 pub async fn run(client: &kube::Client, journal: &Journal) -> Result<()> {
     let members = members(client).await?;
     let tenants: std::collections::BTreeSet<_> = members.iter().map(|m| m.tenant.clone()).collect();
@@ -81,7 +84,7 @@ pub async fn run(client: &kube::Client, journal: &Journal) -> Result<()> {
     journal.say(format!("within a tenant: {inside} of {inside} pings answered, by address and by name, across both clouds"));
     let outside = isolated(client, &members).await?;
     journal.say(format!("between tenants: nothing passed; {outside} connections to an address that both use met the caller's own tenant"));
-    Ok(())
+    moves::run(client, &members, journal).await
 }
 
 /// Every container pings every other of its tenant by address, name and full name.

@@ -1,0 +1,179 @@
+//! A container moves to another cloud while another one talks with it over one TCP connection.
+//!
+//! The server's answers are the count of what it was asked: a number that lives in its
+//! memory alone. A process that started anew, or a connection that was opened anew, would
+//! begin with one.
+
+use super::{Member, sh};
+use crate::system::watch::Journal;
+use anyhow::{Context, Result, ensure};
+use kube::api::{Api, PostParams};
+use kube::runtime::wait::await_condition;
+use skysail_schemas::migration::{MigrationMode, MigrationPhase, MigrationSpec, MigrationTarget};
+use skysail_schemas::{Container, Host, Migration, MigrationStatus};
+use std::time::{Duration, Instant};
+
+/// An agent looks so soon at what stands against a move.
+const LOOKED: Duration = Duration::from_secs(10);
+/// A move that takes longer shows nothing.
+const LIMIT: Duration = Duration::from_secs(60);
+const PORT: u16 = 7007;
+
+/// Answers every line with how many there were.
+const SERVER: &str = "$l=IO::Socket::INET->new(LocalPort=>PORT,Listen=>1,ReuseAddr=>1) or exit 1; print qq(ok\\n); open STDOUT,q(>/dev/null); $c=$l->accept; $c->autoflush(1); while(<$c>){$n++; print $c qq($n\\n)}";
+/// Asks every 10 ms until it is told that the move is over; prints how often, and the longest wait in seconds.
+const CLIENT: &str = "$s=IO::Socket::INET->new(PeerAddr=>q(ADDRESS),PeerPort=>PORT,Timeout=>5) or die qq(no connection: $!\\n); $s->autoflush(1); $m=0; until(-e q(/run/moved)){$t=time; print $s qq(x\\n); $a=<$s>; die qq(the connection broke\\n) unless defined $a; die qq(answer $a instead of $n\\n) if $a!=++$n; $g=time-$t; $m=$g if $g>$m; select(undef,undef,undef,0.01)} printf qq(%d %.3f\\n),$n,$m";
+
+/// Shows it, or says why nothing can be shown.
+///
+/// # Errors
+/// When a container that says that it can move does not, or an answer is lost.
+pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -> Result<()> {
+    let Some((moved, cloud)) = candidate(client, members).await? else {
+        journal.say("no move is shown: no container here can move live to another cloud; its condition Migratable says why");
+        return Ok(());
+    };
+    let mut others = members.iter().filter(|m| m.tenant == moved.tenant);
+    let Some(talks) = others.find(|m| m.name != moved.name) else {
+        journal.say("no move is shown: the container that can move has nobody to talk with");
+        return Ok(());
+    };
+    let server = format!(
+        "command -v perl >/dev/null || exit 3; f=/run/listens; : >$f; setsid perl -MIO::Socket::INET -e '{}' </dev/null >$f 2>&1 & for i in $(seq 50); do [ -s $f ] && break; sleep 0.1; done; cat $f",
+        SERVER.replace("PORT", &PORT.to_string())
+    );
+    let listens = listen(client, moved, &server).await?;
+    if !listens {
+        journal
+            .say("no move is shown: the image has no perl, with which two containers would talk");
+        return Ok(());
+    }
+    let asks = CLIENT
+        .replace("ADDRESS", &moved.address)
+        .replace("PORT", &PORT.to_string());
+    let asks =
+        format!("rm -f /run/moved; exec perl -MIO::Socket::INET -MTime::HiRes=time -e '{asks}'");
+    let moving = async {
+        let done = migrate(client, moved, &cloud).await;
+        // Whatever came of it, the one who asks must hear that it is over.
+        sh(client, talks, "touch /run/moved").await?;
+        done
+    };
+    let (talk, status) = tokio::join!(sh(client, talks, &asks), moving);
+    let (talk, status) = (talk?, status?);
+    ensure!(
+        talk.code == 0,
+        "while {}/{} moved, {} lost it: {}",
+        moved.tenant,
+        moved.name,
+        talks.name,
+        talk.stderr.trim()
+    );
+    let (answers, longest) = talk.stdout.trim().split_once(' ').unwrap_or(("0", "0"));
+    journal.say(format!(
+        "across clouds: {}/{} moved live from {} to {} in {} and kept its address, its memory and the TCP connection of {}: {answers} questions, none unanswered, the longest wait {longest} s",
+        moved.tenant,
+        moved.name,
+        status.source.as_deref().unwrap_or("?"),
+        status.target.as_deref().unwrap_or("?"),
+        status.total.map_or_else(|| "?".into(), |t| t.to_string()),
+        talks.name,
+    ));
+    Ok(())
+}
+
+async fn listen(client: &kube::Client, at: &Member, server: &str) -> Result<bool> {
+    let done = sh(client, at, server).await?;
+    match (done.code, done.stdout.trim()) {
+        (0, "ok") => Ok(true),
+        (3, _) => Ok(false),
+        _ => anyhow::bail!(
+            "{}/{} cannot listen on port {PORT}: {}{}",
+            at.tenant,
+            at.name,
+            done.stdout.trim(),
+            done.stderr.trim()
+        ),
+    }
+}
+
+/// A container that can move live, and another cloud than its own.
+async fn candidate<'a>(
+    client: &kube::Client,
+    members: &'a [Member],
+) -> Result<Option<(&'a Member, String)>> {
+    let hosts = Api::<Host>::all(client.clone())
+        .list(&Default::default())
+        .await?;
+    let cloud_of = |name: &str| {
+        let host = hosts
+            .items
+            .iter()
+            .find(|h| h.metadata.name.as_deref() == Some(name));
+        host.and_then(|h| h.spec.cloud.clone())
+    };
+    let begun = Instant::now();
+    loop {
+        let mut unknown = false;
+        for member in members {
+            let api = Api::<Container>::namespaced(client.clone(), &member.tenant);
+            let container = api.get(&member.name).await?;
+            let rules = &container.spec.placement;
+            if !rules.clouds.is_empty() || rules.host.is_some() || !rules.spread.is_empty() {
+                continue;
+            }
+            let Some(status) = container.status else {
+                continue;
+            };
+            let told = status.conditions.iter().find(|c| c.type_ == "Migratable");
+            unknown |= told.is_none();
+            let own = status.host.as_deref().and_then(&cloud_of);
+            let others = hosts.items.iter().filter_map(|h| h.spec.cloud.clone());
+            let other = others
+                .clone()
+                .find(|c| own.as_ref().is_some_and(|o| o != c));
+            if let (true, Some(other)) = (told.is_some_and(|c| c.status == "True"), other) {
+                return Ok(Some((member, other)));
+            }
+        }
+        if !unknown || begun.elapsed() > LOOKED {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn migrate(client: &kube::Client, member: &Member, cloud: &str) -> Result<MigrationStatus> {
+    let migrations = Api::<Migration>::namespaced(client.clone(), &member.tenant);
+    let spec = MigrationSpec {
+        container: member.name.clone(),
+        target: MigrationTarget {
+            host: None,
+            cloud: Some(cloud.to_owned()),
+        },
+        mode: MigrationMode::Live,
+        ..MigrationSpec::default()
+    };
+    let mut wanted = Migration::new("", spec);
+    wanted.metadata.name = None;
+    wanted.metadata.generate_name = Some(format!("{}-", member.name));
+    let made = migrations.create(&PostParams::default(), &wanted).await?;
+    let name = made.metadata.name.unwrap_or_default();
+    let over = await_condition(migrations, &name, |m: Option<&Migration>| {
+        m.and_then(|m| m.status.as_ref())
+            .is_some_and(|s| s.phase.is_finished())
+    });
+    let about = format!("migration/{name} -n {}", member.tenant);
+    let over = tokio::time::timeout(LIMIT, over)
+        .await
+        .with_context(|| format!("{about} is not over after {} s", LIMIT.as_secs()))??;
+    let status = over.and_then(|m| m.status).unwrap_or_default();
+    let told = status.conditions.iter().find(|c| c.type_ == "Succeeded");
+    ensure!(
+        status.phase == MigrationPhase::Succeeded,
+        "{about}: {:?}: {}",
+        status.phase,
+        told.map(|c| c.message.as_str()).unwrap_or_default()
+    );
+    Ok(status)
+}
