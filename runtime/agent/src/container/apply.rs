@@ -1,9 +1,9 @@
 //! Does what a plan says. Teardown goes on past a failure; a start needs all before it.
 
-use super::layer::Layer;
+use super::layer::{Layer, disk_error};
 use super::plan::{GRACE, Plan, Step};
 use super::record::{Desired, Id, Record};
-use super::site::{Site, disk_error};
+use super::site::Site;
 use super::{config, files, idmap, mount, resize};
 use crate::command::{Failure, Held};
 use jiff::Timestamp;

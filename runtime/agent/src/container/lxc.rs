@@ -4,9 +4,9 @@
 //! `lxc-start` makes the container's monitor a session of its own, so a container
 //! outlives the agent that started it.
 
+use super::id::Id;
+use super::init::{Init, ended};
 use super::paths::Paths;
-use super::record::{Id, Init};
-use super::site::ended;
 use crate::command::{Command, Failure};
 use std::time::Duration;
 

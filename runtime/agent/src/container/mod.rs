@@ -14,7 +14,9 @@
 pub mod apply;
 pub mod config;
 pub mod files;
+pub mod id;
 pub mod idmap;
+pub mod init;
 pub mod keeper;
 pub mod layer;
 pub mod lxc;

@@ -1,7 +1,7 @@
 //! Where things of a container are. Under the data directory what must outlive a
 //! reboot, under `/run` what cannot.
 
-use super::record::Id;
+use super::id::Id;
 use std::path::{Path, PathBuf};
 
 /// Mounts and namespaces; gone after a reboot, as they are.

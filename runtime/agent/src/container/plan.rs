@@ -2,6 +2,7 @@
 
 use super::record::{Desired, Init, Record};
 use crate::checkpoint::Obstacle;
+use crate::image::ImageState;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -15,26 +16,6 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(10);
 const FETCH_LOOK: SignedDuration = SignedDuration::from_secs(2);
 /// How long the layer of a container that left without a farewell is kept.
 pub const KEPT: SignedDuration = SignedDuration::from_hours(1);
-
-/// Whether a container's image is here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImageState {
-    /// Not here, and nobody fetches it.
-    Absent,
-    /// On its way; bytes so far.
-    Fetching(u64),
-    /// Unpacked and verified.
-    Present,
-    /// It could not be fetched or unpacked.
-    Failed {
-        /// When it is worth another try.
-        again: Timestamp,
-        /// CamelCase word.
-        reason: String,
-        /// What happened and the way out.
-        message: String,
-    },
-}
 
 /// What was seen of a container on this host.
 #[derive(Debug, Clone, PartialEq)]

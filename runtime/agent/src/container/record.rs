@@ -2,7 +2,9 @@
 //! what was done for it. One file per container, replaced whole, so that a killed
 //! agent, or one that cannot reach the control plane, goes on from where it was.
 
+pub use super::id::Id;
 use super::idmap::IdRange;
+pub use super::init::Init;
 use super::layer::Layer;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,33 +12,6 @@ use skysail_schemas::container::{Allocation, Container, ContainerSpec, RestartPo
 use skysail_schemas::quantity::Bandwidth;
 use skysail_schemas::{PortSpec, condition};
 use std::path::{Path, PathBuf};
-
-/// Names a container on this host: its namespace and name.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id {
-    /// The tenant.
-    pub namespace: String,
-    /// The container.
-    pub name: String,
-}
-
-impl Id {
-    /// The container's id.
-    pub fn of(container: &Container) -> Self {
-        let meta = &container.metadata;
-        Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-        }
-    }
-}
-
-impl std::fmt::Display for Id {
-    /// `<namespace>.<name>`: neither part can contain a dot, so no two containers share it.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.namespace, self.name)
-    }
-}
 
 /// What should be, as the control plane last said.
 #[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
@@ -129,42 +104,6 @@ pub struct Trouble {
     pub message: String,
 }
 
-/// A process, named so that a later one with the same number is not taken for it.
-#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Init {
-    /// Process id on the host.
-    pub pid: i32,
-    /// When it was started, in clock ticks since boot.
-    pub ticks: u64,
-}
-
-impl Init {
-    /// Names the process that has `pid` now.
-    pub fn now(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Self {
-            pid,
-            ticks: start_ticks(&stat)?,
-        })
-    }
-
-    /// Whether this very process still lives.
-    pub fn lives(&self) -> bool {
-        Self::now(self.pid) == Some(*self)
-    }
-}
-
-/// Field 22 of `/proc/<pid>/stat`; none for a zombie, which does not run any more.
-fn start_ticks(stat: &str) -> Option<u64> {
-    let after_name = stat.get(stat.rfind(')')? + 2..)?;
-    let mut fields = after_name.split(' ');
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
-
 /// Reads the record in `directory`; `Ok(None)` if there is none.
 ///
 /// # Errors
@@ -208,27 +147,6 @@ pub fn is_networked(container: &Container) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_is_told_from_a_later_one_of_the_same_number() {
-        let me = Init::now(std::process::id().cast_signed()).unwrap();
-        assert!(me.lives());
-        assert!(
-            !Init {
-                ticks: me.ticks + 1,
-                ..me
-            }
-            .lives()
-        );
-    }
-
-    #[test]
-    fn a_zombie_does_not_live_and_a_name_with_spaces_and_brackets_is_read() {
-        let tail = "1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(start_ticks(&format!("7 (a) b) S {tail}")), Some(4711));
-        assert_eq!(start_ticks(&format!("7 (sh) Z {tail}")), None);
-        assert_eq!(start_ticks("7 (sh"), None);
-    }
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_a_broken_one_is_an_error() {

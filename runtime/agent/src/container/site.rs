@@ -1,15 +1,16 @@
 //! This host as the containers' reconciler sees it: what is read and changed here.
 
 use super::idmap::{IdRange, lowest_free};
-use super::layer::{Layer, Layers};
+use super::init::ended;
+use super::layer::{Layer, Layers, disk_error};
 use super::lxc::Lxc;
 use super::paths::Paths;
-use super::plan::{ImageState, Seen};
+use super::plan::Seen;
 use super::record::{self, Desired, Id, Init, Record};
 use super::{mount, plan};
 use crate::checkpoint::{self, Obstacle};
 use crate::command::Held;
-use crate::image::Images;
+use crate::image::{ImageState, Images};
 use crate::ports::PortPlane;
 use crate::usage::cgroup::{self, Counters, Version};
 use skysail_reconcile::Error;
@@ -410,39 +411,6 @@ impl Site {
 fn count_running(known: &HashMap<Id, Known>) -> u32 {
     let runs = |k: &&Known| k.record.as_ref().is_some_and(|r| r.init.is_some());
     u32::try_from(known.values().filter(runs).count()).unwrap_or(u32::MAX)
-}
-
-/// Waits for the end of a process.
-#[allow(unsafe_code)]
-pub async fn ended(init: Init) -> std::io::Result<()> {
-    let Some(pid) = rustix::process::Pid::from_raw(init.pid) else {
-        return Ok(());
-    };
-    let fd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        other => other?,
-    };
-    // Between reading its start time and opening it, its number may have passed to another process.
-    if !init.lives() {
-        return Ok(());
-    }
-    // SAFETY: the descriptor is owned by the `OwnedFd` that is handed over, so it stays open and the same for as long
-    // as it is registered. tokio offers no other way that is not deprecated.
-    let fd = unsafe {
-        tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE)
-    }?;
-    fd.readable().await.map(drop)
-}
-
-/// A failure of the disk, told by its cause.
-pub fn disk_error(id: &Id, what: &str, e: &std::io::Error) -> Error {
-    match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => Error::Refused {
-            reason: "DiskFull".into(),
-            message: format!("container {id}: {what}: this host's disk is full; free some"),
-        },
-        _ => Error::Transient(format!("container {id}: {what}: {e}")),
-    }
 }
 
 /// How long until `blocked` goes on by itself.

@@ -2,6 +2,7 @@
 
 use super::plan::*;
 use super::record::{Desired, Init, Record};
+use crate::image::ImageState;
 use jiff::{SignedDuration, Timestamp};
 use skysail_schemas::container::{Attachment, ContainerSpec, RestartPolicy, RunImage};
 use skysail_schemas::port::PortSpec;

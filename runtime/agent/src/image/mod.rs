@@ -11,7 +11,6 @@ mod retry;
 mod tidy;
 pub mod unpack;
 
-use crate::container::plan::ImageState;
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -29,6 +28,26 @@ const SPARE: u64 = 256 << 20;
 
 /// An image that did not fit, however large it is, is tried again when so much was freed.
 const FREED: u64 = 16 << 20;
+
+/// Whether a container's image is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageState {
+    /// Not here, and nobody fetches it.
+    Absent,
+    /// On its way; bytes so far.
+    Fetching(u64),
+    /// Unpacked and verified.
+    Present,
+    /// It could not be fetched or unpacked.
+    Failed {
+        /// When it is worth another try.
+        again: Timestamp,
+        /// CamelCase word.
+        reason: String,
+        /// What happened and the way out.
+        message: String,
+    },
+}
 
 /// Why an image is not here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

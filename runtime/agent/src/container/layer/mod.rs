@@ -18,11 +18,22 @@
 
 mod device;
 mod image;
+/// A failure of the disk, told by its cause.
+pub fn disk_error(id: &Id, what: &str, e: &std::io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::Refused {
+            reason: "DiskFull".into(),
+            message: format!("container {id}: {what}: this host's disk is full; free some"),
+        },
+        _ => Error::Transient(format!("container {id}: {what}: {e}")),
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
+use super::id::Id;
 use super::paths::Paths;
-use super::record::Id;
 use crate::command::Command;
 use serde::{Deserialize, Serialize};
 use skysail_reconcile::Error;
@@ -197,8 +208,7 @@ impl Layers {
     /// # Errors
     /// The disk is full, or the file system could not be made.
     pub async fn ensure(&self, id: &Id, disk: Bytes) -> Result<Layer, Error> {
-        let wrong =
-            |e: io::Error| super::site::disk_error(id, "its disk could not be prepared", &e);
+        let wrong = |e: io::Error| disk_error(id, "its disk could not be prepared", &e);
         let wanted = length(disk);
         match self.state(id).map_err(wrong)? {
             Some(Layer::Image { length }) if length < wanted => {

@@ -3,8 +3,9 @@
 
 use super::{Arrive, act};
 use crate::checkpoint::{self, Options, Parked};
-use crate::container::plan::{ImageState, Step};
+use crate::container::plan::Step;
 use crate::container::record as container;
+use crate::image::ImageState;
 use crate::migration::layer::{self, Held};
 use crate::migration::machine::TargetEvent;
 use crate::migration::stream::{Frame, Lost, Message, Session};
