@@ -42,9 +42,9 @@ report: build ## Measure; ONLY=spine|clouds|migration|placement or spine.start a
 generate: ## Write what is generated from the Rust types (CRDs, JSON Schemas)
 	@cargo run -q -p skysail-schemas --bin crdgen -- charts/skysail/crds schemas/json
 
-lint: ## Formatting, lints, licences
+lint: ## Formatting and lints (licences are a test)
 	@cargo fmt --all --check
-	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo clippy --workspace --all-targets --features skysail-e2e/root --locked -- -D warnings
 
 deps: ## Install what building and running need
 	@e2e/setup $(TOOLS)
