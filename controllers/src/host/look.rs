@@ -162,24 +162,11 @@ impl HostReconciler {
         }
     }
 
-    /// SHA-256 of the program that runs here; by a program, as a debug build of ours takes seconds.
+    /// The build that agents should be of: ours.
     pub(super) async fn binary(&self) -> Result<String, Error> {
-        let trouble = |e: &dyn std::fmt::Display| {
-            Error::Transient(format!("cannot hash /proc/self/exe: {e}"))
-        };
         let hash = async || {
-            let file = std::fs::File::open("/proc/self/exe").map_err(|e| trouble(&e))?;
-            let output = tokio::process::Command::new("sha256sum")
-                .stdin(file)
-                .output()
-                .await
-                .map_err(|e| trouble(&e))?;
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            text.split(' ')
-                .next()
-                .filter(|h| h.len() == 64)
-                .map(str::to_owned)
-                .ok_or_else(|| trouble(&"sha256sum failed"))
+            let hash = skysail_reconcile::program::hash().await;
+            hash.map_err(|e| Error::Transient(e.to_string()))
         };
         self.binary.get_or_try_init(hash).await.cloned()
     }

@@ -109,7 +109,10 @@ impl Heartbeat {
 
     /// Reports what the host has and uses until `shutdown`.
     pub async fn report(&self, shutdown: CancellationToken) {
-        let build = build().await;
+        let build = skysail_reconcile::program::hash().await;
+        let build = build
+            .inspect_err(|error| tracing::warn!(%error, "this program cannot be told from others"))
+            .ok();
         let mut meter = Meter::new(self.site.version);
         let (mut images, mut running) = (self.site.images.changed(), self.site.running());
         let mut policies = self.site.plane.policies();
@@ -177,23 +180,6 @@ impl Heartbeat {
             None => Ok(()),
         }
     }
-}
-
-/// SHA-256 of the program that runs here, though its file was replaced; by a program, as a debug build of ours takes
-/// seconds.
-async fn build() -> Option<String> {
-    let hash = async {
-        let file = std::fs::File::open("/proc/self/exe")?;
-        let mut command = tokio::process::Command::new("sha256sum");
-        let output = command.stdin(file).output().await?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let hash = text.split(' ').next().filter(|h| h.len() == 64);
-        hash.map(str::to_owned)
-            .ok_or_else(|| std::io::Error::other("sha256sum failed"))
-    };
-    let told = hash.await;
-    told.inspect_err(|error| tracing::warn!(%error, "this program cannot be told from others"))
-        .ok()
 }
 
 /// What to report after `old`, given what is `seen`: none where nothing changed by more than noise.

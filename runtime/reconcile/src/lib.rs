@@ -23,6 +23,7 @@ mod cache;
 mod events;
 mod lease;
 mod next;
+pub mod program;
 mod reconciler;
 mod rewatch;
 mod status;

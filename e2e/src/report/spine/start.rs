@@ -140,6 +140,8 @@ fn started(cluster: &Cluster, count: usize) -> Result<Vec<f64>> {
     cluster
         .skysail(&["apply", "-f", &file.path().to_string_lossy()])?
         .ok()?;
+    // Asking for the answers costs a core: not before all are Ready. Each bears its own time.
+    let ready = ready.of(count)?;
     let (answers, _) = until("every container to answer", Duration::from_secs(90), || {
         let text = cluster
             .exec(
@@ -156,7 +158,6 @@ fn started(cluster: &Cluster, count: usize) -> Result<Vec<f64>> {
         ensure!(answers.len() == count, "{} of {count}", answers.len());
         Ok(answers)
     })?;
-    let ready = ready.of(count)?;
     answers
         .into_iter()
         .map(|(name, at)| {

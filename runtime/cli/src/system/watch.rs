@@ -59,7 +59,8 @@ struct State {
     line: String,
 }
 
-fn state(kind: &str, object: &DynamicObject) -> State {
+/// `build` is that of the server; a host with an agent of another one is about to get ours.
+fn state(kind: &str, object: &DynamicObject, build: &str) -> State {
     let text = |v: Option<&serde_json::Value>| {
         v.and_then(serde_json::Value::as_str)
             .unwrap_or_default()
@@ -79,10 +80,15 @@ fn state(kind: &str, object: &DynamicObject) -> State {
         .cloned()
         .unwrap_or_default();
     let ready = conditions.iter().find(|c| c["type"] == "Ready");
-    let is_ready = ready.is_some_and(|c| c["status"] == "True");
-    let (reason, message) = ready.map_or((String::from("Pending"), String::new()), |c| {
+    let mut is_ready = ready.is_some_and(|c| c["status"] == "True");
+    let (mut reason, mut message) = ready.map_or((String::from("Pending"), String::new()), |c| {
         (text(c.get("reason")), text(c.get("message")))
     });
+    let agent = text(object.data.pointer("/status/agentBuild"));
+    if is_ready && !agent.is_empty() && agent != build {
+        is_ready = false;
+        (reason, message) = ("OtherBuild".into(), "its agent is replaced by ours".into());
+    }
     let place = text(object.data.pointer("/status/host"));
     let line = match (is_ready, place.is_empty()) {
         (true, true) => format!("{kind} {name}: ready"),
@@ -104,7 +110,7 @@ fn state(kind: &str, object: &DynamicObject) -> State {
     }
 }
 
-async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State>> {
+async fn states(client: &kube::Client, build: &str) -> Result<BTreeMap<(usize, String), State>> {
     let mut all = BTreeMap::new();
     for (order, (kind, plural)) in KINDS.into_iter().enumerate() {
         let resource = ApiResource {
@@ -123,7 +129,7 @@ async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State
                 object.metadata.namespace.clone().unwrap_or_default(),
                 object.metadata.name.clone().unwrap_or_default()
             );
-            all.insert((order, key), state(kind, object));
+            all.insert((order, key), state(kind, object, build));
         }
     }
     Ok(all)
@@ -135,9 +141,10 @@ async fn states(client: &kube::Client) -> Result<BTreeMap<(usize, String), State
 /// After `limit` without an end, with what is still waited for.
 pub async fn until_ready(client: &kube::Client, journal: &Journal, limit: Duration) -> Result<()> {
     let mut shown: BTreeMap<(usize, String), String> = BTreeMap::new();
+    let build = skysail_reconcile::program::hash().await?;
     let (begun, mut changed) = (Instant::now(), Instant::now());
     loop {
-        let now = states(client).await?;
+        let now = states(client, &build).await?;
         for (key, state) in &now {
             if shown.get(key) != Some(&state.gist) {
                 journal.say(&state.line);

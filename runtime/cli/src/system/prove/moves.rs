@@ -11,10 +11,11 @@ use kube::api::{Api, PostParams};
 use kube::runtime::wait::await_condition;
 use skysail_schemas::migration::{MigrationMode, MigrationPhase, MigrationSpec, MigrationTarget};
 use skysail_schemas::{Container, Host, Migration, MigrationStatus};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// An agent looks so soon at what stands against a move.
-const LOOKED: Duration = Duration::from_secs(10);
+/// A system that still boots, or whose agents are just replaced, has what stands against a move for so long at the most.
+const SETTLES: Duration = Duration::from_secs(30);
 /// A move that takes longer shows nothing.
 const LIMIT: Duration = Duration::from_secs(60);
 const PORT: u16 = 7007;
@@ -29,12 +30,12 @@ const CLIENT: &str = "$s=IO::Socket::INET->new(PeerAddr=>q(ADDRESS),PeerPort=>PO
 /// # Errors
 /// When a container that says that it can move does not, or an answer is lost.
 pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -> Result<()> {
-    let Some((moved, cloud)) = candidate(client, members).await? else {
+    let Some((goes, cloud)) = candidate(client, members).await? else {
         journal.say("no move is shown: no container here can move live to another cloud; its condition Migratable says why");
         return Ok(());
     };
-    let mut others = members.iter().filter(|m| m.tenant == moved.tenant);
-    let Some(talks) = others.find(|m| m.name != moved.name) else {
+    let mut others = members.iter().filter(|m| m.tenant == goes.tenant);
+    let Some(talks) = others.find(|m| m.name != goes.name) else {
         journal.say("no move is shown: the container that can move has nobody to talk with");
         return Ok(());
     };
@@ -42,19 +43,19 @@ pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -
         "command -v perl >/dev/null || exit 3; f=/run/listens; : >$f; setsid perl -MIO::Socket::INET -e '{}' </dev/null >$f 2>&1 & for i in $(seq 50); do [ -s $f ] && break; sleep 0.1; done; cat $f",
         SERVER.replace("PORT", &PORT.to_string())
     );
-    let listens = listen(client, moved, &server).await?;
+    let listens = listen(client, goes, &server).await?;
     if !listens {
         journal
             .say("no move is shown: the image has no perl, with which two containers would talk");
         return Ok(());
     }
     let asks = CLIENT
-        .replace("ADDRESS", &moved.address)
+        .replace("ADDRESS", &goes.address)
         .replace("PORT", &PORT.to_string());
     let asks =
         format!("rm -f /run/moved; exec perl -MIO::Socket::INET -MTime::HiRes=time -e '{asks}'");
     let moving = async {
-        let done = migrate(client, moved, &cloud).await;
+        let done = moved(client, goes, &cloud).await;
         // Whatever came of it, the one who asks must hear that it is over.
         sh(client, talks, "touch /run/moved").await?;
         done
@@ -64,16 +65,16 @@ pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -
     ensure!(
         talk.code == 0,
         "while {}/{} moved, {} lost it: {}",
-        moved.tenant,
-        moved.name,
+        goes.tenant,
+        goes.name,
         talks.name,
         talk.stderr.trim()
     );
     let (answers, longest) = talk.stdout.trim().split_once(' ').unwrap_or(("0", "0"));
     journal.say(format!(
         "across clouds: {}/{} moved live from {} to {} in {} and kept its address, its memory and the TCP connection of {}: {answers} questions, none unanswered, the longest wait {longest} s",
-        moved.tenant,
-        moved.name,
+        goes.tenant,
+        goes.name,
         status.source.as_deref().unwrap_or("?"),
         status.target.as_deref().unwrap_or("?"),
         status.total.map_or_else(|| "?".into(), |t| t.to_string()),
@@ -97,53 +98,64 @@ async fn listen(client: &kube::Client, at: &Member, server: &str) -> Result<bool
     }
 }
 
-/// A container that can move live, and another cloud than its own.
+/// A container that may go anywhere and of which nobody knows that it cannot move, and another cloud than its own.
 async fn candidate<'a>(
     client: &kube::Client,
     members: &'a [Member],
 ) -> Result<Option<(&'a Member, String)>> {
-    let hosts = Api::<Host>::all(client.clone())
-        .list(&Default::default())
-        .await?;
-    let cloud_of = |name: &str| {
-        let host = hosts
-            .items
-            .iter()
-            .find(|h| h.metadata.name.as_deref() == Some(name));
-        host.and_then(|h| h.spec.cloud.clone())
-    };
+    let hosts = Api::<Host>::all(client.clone());
+    let hosts = hosts.list(&Default::default()).await?;
+    let clouds: BTreeMap<_, _> = hosts
+        .items
+        .iter()
+        .filter_map(|h| Some((h.metadata.name.clone()?, h.spec.cloud.clone()?)))
+        .collect();
+    for member in members {
+        let api = Api::<Container>::namespaced(client.clone(), &member.tenant);
+        let container = api.get(&member.name).await?;
+        let rules = &container.spec.placement;
+        let bound = !rules.clouds.is_empty() || rules.host.is_some() || !rules.spread.is_empty();
+        let status = container.status.unwrap_or_default();
+        let told = status.conditions.iter().find(|c| c.type_ == "Migratable");
+        if bound || told.is_some_and(|c| c.status == "False") {
+            continue;
+        }
+        let own = status.host.and_then(|h| clouds.get(&h).cloned());
+        let other = own.and_then(|own| clouds.values().find(|c| **c != own));
+        if let Some(other) = other {
+            return Ok(Some((member, other.clone())));
+        }
+    }
+    Ok(None)
+}
+
+/// The move. One that is given up leaves the container where it was, and is tried again while things settle.
+async fn moved(client: &kube::Client, member: &Member, cloud: &str) -> Result<MigrationStatus> {
     let begun = Instant::now();
     loop {
-        let mut unknown = false;
-        for member in members {
-            let api = Api::<Container>::namespaced(client.clone(), &member.tenant);
-            let container = api.get(&member.name).await?;
-            let rules = &container.spec.placement;
-            if !rules.clouds.is_empty() || rules.host.is_some() || !rules.spread.is_empty() {
-                continue;
-            }
-            let Some(status) = container.status else {
-                continue;
-            };
-            let told = status.conditions.iter().find(|c| c.type_ == "Migratable");
-            unknown |= told.is_none();
-            let own = status.host.as_deref().and_then(&cloud_of);
-            let others = hosts.items.iter().filter_map(|h| h.spec.cloud.clone());
-            let other = others
-                .clone()
-                .find(|c| own.as_ref().is_some_and(|o| o != c));
-            if let (true, Some(other)) = (told.is_some_and(|c| c.status == "True"), other) {
-                return Ok(Some((member, other)));
-            }
+        let (name, status) = migrate(client, member, cloud).await?;
+        if status.phase == MigrationPhase::Succeeded {
+            return Ok(status);
         }
-        if !unknown || begun.elapsed() > LOOKED {
-            return Ok(None);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let told = status.conditions.iter().find(|c| c.type_ == "Succeeded");
+        let why = told.map_or("", |c| c.message.as_str());
+        ensure!(
+            begun.elapsed() < SETTLES,
+            "migration/{name} -n {}: {:?}: {why}",
+            member.tenant,
+            status.phase
+        );
+        let migrations = Api::<Migration>::namespaced(client.clone(), &member.tenant);
+        migrations.delete(&name, &Default::default()).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-async fn migrate(client: &kube::Client, member: &Member, cloud: &str) -> Result<MigrationStatus> {
+async fn migrate(
+    client: &kube::Client,
+    member: &Member,
+    cloud: &str,
+) -> Result<(String, MigrationStatus)> {
     let migrations = Api::<Migration>::namespaced(client.clone(), &member.tenant);
     let spec = MigrationSpec {
         container: member.name.clone(),
@@ -168,12 +180,5 @@ async fn migrate(client: &kube::Client, member: &Member, cloud: &str) -> Result<
         .await
         .with_context(|| format!("{about} is not over after {} s", LIMIT.as_secs()))??;
     let status = over.and_then(|m| m.status).unwrap_or_default();
-    let told = status.conditions.iter().find(|c| c.type_ == "Succeeded");
-    ensure!(
-        status.phase == MigrationPhase::Succeeded,
-        "{about}: {:?}: {}",
-        status.phase,
-        told.map(|c| c.message.as_str()).unwrap_or_default()
-    );
-    Ok(status)
+    Ok((name, status))
 }
