@@ -49,7 +49,11 @@ impl System {
         let etcd = Etcd::start()?;
         let cluster = Cluster::planned("e2e", &["--etcd", &etcd.url()])?;
         let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/quickstart");
-        cluster.start(&["-f", &manifests.to_string_lossy(), "--prove"])?;
+        let told = cluster.start_told(&["-f", &manifests.to_string_lossy(), "--prove"])?;
+        ensure!(
+            told.iter().any(|line| line.contains("moved live")),
+            "the proof shows no move: {told:#?}"
+        );
         Ok(Self { cluster, etcd })
     }
 }

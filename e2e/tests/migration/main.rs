@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let cases: Vec<Case> = [
+    let cases = [
         moves::CASES,
         groups::CASES,
         drain::CASES,
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
     drop(cluster); // `exit_code` does not unwind: remove the system first
     conclusion.exit_code()
     let cases = [moves::CASES, groups::CASES, drain::CASES, refusals::CASES, faults::CASES].concat();
+        faults::CASES,
+    ]
+    .concat();
     let cases = cases.into_iter();
     suite::run(
         up,
