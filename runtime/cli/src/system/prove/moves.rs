@@ -18,10 +18,9 @@ use std::time::{Duration, Instant};
 const SETTLES: Duration = Duration::from_secs(30);
 /// A move that takes longer shows nothing.
 const LIMIT: Duration = Duration::from_secs(60);
-const PORT: u16 = 7007;
 
-/// Answers every line with how many there were.
-const SERVER: &str = "$l=IO::Socket::INET->new(LocalPort=>PORT,Listen=>1,ReuseAddr=>1) or exit 1; print qq(ok\\n); open STDOUT,q(>/dev/null); $c=$l->accept; $c->autoflush(1); while(<$c>){$n++; print $c qq($n\\n)}";
+/// Tells on which port it listens, then answers every line with how many there were; ends by itself.
+const SERVER: &str = "alarm 300; $l=IO::Socket::INET->new(LocalPort=>0,Listen=>1) or die qq($!\\n); print $l->sockport,qq(\\n); open STDOUT,q(>/dev/null); $c=$l->accept; $c->autoflush(1); while(<$c>){$n++; print $c qq($n\\n)}";
 /// Asks every 10 ms until it is told that the move is over; prints how often, and the longest wait in seconds.
 const CLIENT: &str = "$s=IO::Socket::INET->new(PeerAddr=>q(ADDRESS),PeerPort=>PORT,Timeout=>5) or die qq(no connection: $!\\n); $s->autoflush(1); $m=0; until(-e q(/run/moved)){$t=time; print $s qq(x\\n); $a=<$s>; die qq(the connection broke\\n) unless defined $a; die qq(answer $a instead of $n\\n) if $a!=++$n; $g=time-$t; $m=$g if $g>$m; select(undef,undef,undef,0.01)} printf qq(%d %.3f\\n),$n,$m";
 
@@ -39,19 +38,14 @@ pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -
         journal.say("no move is shown: the container that can move has nobody to talk with");
         return Ok(());
     };
-    let server = format!(
-        "command -v perl >/dev/null || exit 3; f=/run/listens; : >$f; setsid perl -MIO::Socket::INET -e '{}' </dev/null >$f 2>&1 & for i in $(seq 50); do [ -s $f ] && break; sleep 0.1; done; cat $f",
-        SERVER.replace("PORT", &PORT.to_string())
-    );
-    let listens = listen(client, goes, &server).await?;
-    if !listens {
+    let Some(port) = listen(client, goes).await? else {
         journal
             .say("no move is shown: the image has no perl, with which two containers would talk");
         return Ok(());
-    }
+    };
     let asks = CLIENT
         .replace("ADDRESS", &goes.address)
-        .replace("PORT", &PORT.to_string());
+        .replace("PORT", &port.to_string());
     let asks =
         format!("rm -f /run/moved; exec perl -MIO::Socket::INET -MTime::HiRes=time -e '{asks}'");
     let moving = async {
@@ -83,19 +77,21 @@ pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -
     Ok(())
 }
 
-async fn listen(client: &kube::Client, at: &Member, server: &str) -> Result<bool> {
-    let done = sh(client, at, server).await?;
-    match (done.code, done.stdout.trim()) {
-        (0, "ok") => Ok(true),
-        (3, _) => Ok(false),
-        _ => anyhow::bail!(
-            "{}/{} cannot listen on port {PORT}: {}{}",
-            at.tenant,
-            at.name,
-            done.stdout.trim(),
-            done.stderr.trim()
-        ),
+/// Starts the server; its port, or none where there is nothing to run it with.
+async fn listen(client: &kube::Client, at: &Member) -> Result<Option<u16>> {
+    let server = format!(
+        "command -v perl >/dev/null || exit 3; f=/run/listens; : >$f; setsid perl -MIO::Socket::INET -e '{SERVER}' </dev/null >$f 2>&1 & for i in $(seq 50); do [ -s $f ] && break; sleep 0.1; done; cat $f"
+    );
+    let done = sh(client, at, &server).await?;
+    if done.code == 3 {
+        return Ok(None);
     }
+    let port = done.stdout.trim().parse();
+    let port = port.with_context(|| {
+        let said = format!("{}{}", done.stdout.trim(), done.stderr.trim());
+        format!("{}/{} does not listen: {said}", at.tenant, at.name)
+    })?;
+    Ok(Some(port))
 }
 
 /// A container that may go anywhere and of which nobody knows that it cannot move, and another cloud than its own.
