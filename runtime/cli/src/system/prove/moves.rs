@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Tells on which port it listens, then answers every line with how many there were; ends by itself.
 const SERVER: &str = "alarm 300; $l=IO::Socket::INET->new(LocalPort=>0,Listen=>1) or die qq($!\\n); print $l->sockport,qq(\\n); open STDOUT,q(>/dev/null); $c=$l->accept; $c->autoflush(1); while(<$c>){$n++; print $c qq($n\\n)}";
 /// Asks every 10 ms until it is told that the move is over; prints how often, and the longest wait in seconds.
-const CLIENT: &str = "$s=IO::Socket::INET->new(PeerAddr=>q(ADDRESS),PeerPort=>PORT,Timeout=>5) or die qq(no connection: $!\\n); $s->autoflush(1); $m=0; until(-e q(/run/moved)){$t=time; print $s qq(x\\n); $a=<$s>; die qq(the connection broke\\n) unless defined $a; die qq(answer $a instead of $n\\n) if $a!=++$n; $g=time-$t; $m=$g if $g>$m; select(undef,undef,undef,0.01)} printf qq(%d %.3f\\n),$n,$m";
+const CLIENT: &str = "sub now {open $u,q(<),q(/proc/uptime); (split q( ),<$u>)[0]} $s=IO::Socket::INET->new(PeerAddr=>q(ADDRESS),PeerPort=>PORT,Timeout=>5) or die qq(no connection: $!\\n); $s->autoflush(1); $m=0; until(-e q(/run/moved)){$t=now; print $s qq(x\\n); $a=<$s>; die qq(the connection broke\\n) unless defined $a; die qq(answer $a instead of $n\\n) if $a!=++$n; $g=now()-$t; $m=$g if $g>$m; select(undef,undef,undef,0.01)} printf qq(%d %.2f\\n),$n,$m";
 
 /// Shows it, or says why nothing can be shown.
 ///
@@ -46,8 +46,7 @@ pub async fn run(client: &kube::Client, members: &[Member], journal: &Journal) -
     let asks = CLIENT
         .replace("ADDRESS", &goes.address)
         .replace("PORT", &port.to_string());
-    let asks =
-        format!("rm -f /run/moved; exec perl -MIO::Socket::INET -MTime::HiRes=time -e '{asks}'");
+    let asks = format!("rm -f /run/moved; exec perl -MIO::Socket::INET -e '{asks}'");
     let moving = async {
         let done = moved(client, goes, &cloud).await;
         // Whatever came of it, the one who asks must hear that it is over.
