@@ -26,45 +26,12 @@ fn up() -> anyhow::Result<Cluster> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let cases: Vec<Case> = [
     let cases = [
         moves::CASES,
         groups::CASES,
         drain::CASES,
         refusals::CASES,
         engine::CASES,
-        faults::CASES,
-    ]
-    .concat();
-    if arguments.list {
-        let trials = cases
-            .into_iter()
-            .map(|(name, _)| Trial::test(name, || Ok(())))
-            .collect();
-        return libtest_mimic::run(&arguments, trials).exit_code();
-    }
-    let cluster = match up() {
-        Ok(cluster) => Arc::new(cluster),
-        Err(e) => {
-            eprintln!("the system did not come up: {e:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let trials = cases
-        .into_iter()
-        .map(|(name, case)| {
-            let cluster = Arc::clone(&cluster);
-            Trial::test(name, move || {
-                case(&cluster).map_err(|e| Failed::from(format!("{e:#}")))
-            })
-        })
-        .collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(cluster); // `exit_code` does not unwind: remove the system first
-    conclusion.exit_code()
-    let cases = [moves::CASES, groups::CASES, drain::CASES, refusals::CASES, faults::CASES].concat();
         faults::CASES,
     ]
     .concat();

@@ -2,12 +2,10 @@
 //! only says what it would do, then does it.
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use skysail_e2e::busy::{self, CALM, CONTAINERS, HOT, LIMIT};
-use skysail_e2e::{Cluster, until};
+use skysail_e2e::{Cluster, suite, until};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 type Case = (&'static str, fn(&Cluster) -> Result<()>);
@@ -18,34 +16,11 @@ const CASES: &[Case] = &[(
 )];
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    if arguments.list {
-        let trials = CASES
-            .iter()
-            .map(|(name, _)| Trial::test(*name, || Ok(())))
-            .collect();
-        return libtest_mimic::run(&arguments, trials).exit_code();
-    }
-    let cluster = match busy::up("e2ebal") {
-        Ok(cluster) => Arc::new(cluster),
-        Err(e) => {
-            eprintln!("the system did not come up: {e:#}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let trials = CASES
-        .iter()
-        .map(|(name, case)| {
-            let cluster = Arc::clone(&cluster);
-            Trial::test(*name, move || {
-                case(&cluster).map_err(|e| Failed::from(format!("{e:#}")))
-            })
-        })
-        .collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(cluster); // `exit_code` does not unwind: remove the system first
-    conclusion.exit_code()
+    let cases = CASES.iter().copied();
+    suite::run(
+        || busy::up("e2ebal"),
+        cases.map(|(name, case)| (name, move |cluster: &mut Cluster| case(cluster))),
+    )
 }
 
 /// By memory, since how much of the cores a host gets depends on what else this machine does; cold, for the time that
