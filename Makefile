@@ -10,7 +10,7 @@ SKYSAIL := $(CURDIR)/target/release/skysail
 UP_FLAGS := --cache-dir $(CACHE) --kubeconfig $(CURDIR)/kubeconfig
 export PATH := $(TOOLS)/bin:$(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help quickstart down test test-vm unit e2e report generate lint deps test-deps build
+.PHONY: help quickstart down test test-faults test-vm unit e2e report generate lint deps test-deps build
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: test-deps ## Run all tests
 
 e2e: ## End-to-end tests on real hosts
 	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-e2e --features root --locked -- --test-threads=1
+
+test-faults: test-deps build ## Every fault at every step of a move; make test does a few (about an hour)
+	@SKYSAIL_TEST_FAULTS=1 SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-e2e --features root --test migration --locked
 
 test-vm: deps ## Test driver qemu with real virtual machines (slow where they are emulated)
 	@e2e/setup-vm

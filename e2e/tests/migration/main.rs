@@ -4,6 +4,7 @@ mod drain;
 mod engine;
 mod faults;
 mod groups;
+mod matrix;
 mod mover;
 mod moves;
 mod refusals;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         faults::CASES,
     ]
     .concat();
-    let cases = cases.into_iter();
+    let cases = cases.into_iter().chain(matrix::cases());
     suite::run(
         up,
         cases.map(|(name, case)| (name, move |cluster: &mut Cluster| case(cluster))),

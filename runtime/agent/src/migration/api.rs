@@ -319,7 +319,7 @@ pub fn arrived(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(status.phase, MigrationPhase::Resuming);
     }
 
-    fn record(mode: MigrationMode, lost: Option<&str>) -> Record {
+    pub(in crate::migration) fn record(mode: MigrationMode, lost: Option<&str>) -> Record {
         let lost = lost.map(|reason| crate::migration::record::Lost {
             reason: reason.to_owned(),
             message: "why".to_owned(),
@@ -360,6 +360,7 @@ mod tests {
             source: "a".into(),
             target: "b".into(),
             mode,
+            begun_at: None,
             frozen_at: None,
             lost,
             role: crate::migration::record::Role::Target(crate::migration::machine::Target::Over),

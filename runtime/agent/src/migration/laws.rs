@@ -355,3 +355,19 @@ fn a_commit_that_was_sent_before_the_source_gave_up_does_not_arrive_afterwards()
     world.settle();
     assert!(world.runs_on_source && !world.runs_on_target, "{world:?}");
 }
+
+/// Clocks of hosts differ, jump, and stand still while a process is stopped: so nothing is decided by them.
+#[test]
+fn what_is_decided_depends_on_no_clock() {
+    let machine = include_str!("machine.rs");
+    for word in [
+        "Instant",
+        "Timestamp",
+        "SystemTime",
+        "Duration",
+        "async",
+        "frozen_at",
+    ] {
+        assert!(!machine.contains(word), "machine.rs has {word}");
+    }
+}

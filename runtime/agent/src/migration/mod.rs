@@ -233,6 +233,7 @@ impl Migrations {
             source: status.source?,
             target: status.target?,
             mode: status.mode.unwrap_or(MigrationMode::Cold),
+            begun_at: Some(jiff::Timestamp::now().as_millisecond()),
             frozen_at: None,
             lost: None,
             role,

@@ -27,6 +27,9 @@ pub struct Record {
     pub target: String,
     /// Whether its processes come along.
     pub mode: MigrationMode,
+    /// When this host took it in hand, by its own clock, in milliseconds since 1970.
+    #[serde(default)]
+    pub begun_at: Option<i64>,
     /// When it began to stand still, in milliseconds since 1970.
     pub frozen_at: Option<i64>,
     /// Why its processes do not come along, though they should.

@@ -426,9 +426,7 @@ impl Leave {
 
     /// How long the container has been standing still.
     fn stood(&self) -> Option<Span> {
-        let since = self.record.frozen_at?;
-        let ms = Timestamp::now().as_millisecond().checked_sub(since)?;
-        u64::try_from(ms).ok().map(Span)
+        tell::since(self.record.frozen_at, Timestamp::now())
     }
 
     async fn clear(&self) -> SourceEvent {

@@ -187,6 +187,9 @@ impl Group {
                 // Gone in between is what we want.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
+            for h in self.hierarchies.iter().filter(|h| h.controls("freezer")) {
+                thaw(&h.mount.join(&self.path));
+            }
             let busy = self
                 .hierarchies
                 .iter()
@@ -207,7 +210,19 @@ impl Group {
     }
 }
 
-/// Whether the text of `/proc/<pid>/status` is that of process 1 of a namespace just below ours.
+/// What a container's host froze does not end before it is thawed; killed before, it does nothing else.
+fn thaw(dir: &Path) {
+    let state = dir.join("freezer.state");
+    let frozen = fs::read_to_string(&state).is_ok_and(|s| s.trim() != "THAWED");
+    if frozen {
+        // Gone in between is what we want.
+        let _ = fs::write(&state, "THAWED");
+    }
+    subdirectories(dir).iter().for_each(|child| thaw(child));
+}
+
+/// Whether the text of `/proc/<pid>/status` is that of process 1 of a namespace just below ours. One that was killed
+/// and waits for the others of its namespace to end has no memory any more.
 fn is_init(status: &str) -> bool {
     let ids = status
         .lines()
@@ -215,6 +230,7 @@ fn is_init(status: &str) -> bool {
         .unwrap_or_default();
     let ids: Vec<&str> = ids.split_whitespace().collect();
     matches!(ids.as_slice(), [_, "1"])
+        && status.lines().any(|l| l.starts_with("VmSize:"))
         && !status
             .lines()
             .any(|l| l.starts_with("State:") && l.contains('Z'))
@@ -299,10 +315,18 @@ mod tests {
 
     #[test]
     fn only_the_first_process_of_a_namespace_just_below_is_a_hosts_init() {
-        assert!(is_init("State:\tS (sleeping)\nNSpid:\t812\t1\n"));
-        assert!(!is_init("State:\tS (sleeping)\nNSpid:\t812\t7\n"));
+        assert!(is_init(
+            "State:\tS (sleeping)\nNSpid:\t812\t1\nVmSize:\t4 kB\n"
+        ));
         assert!(
-            !is_init("State:\tS (sleeping)\nNSpid:\t900\t40\t1\n"),
+            !is_init("State:\tS (sleeping)\nNSpid:\t812\t1\n"),
+            "it was killed and waits for others to end"
+        );
+        assert!(!is_init(
+            "State:\tS (sleeping)\nNSpid:\t812\t7\nVmSize:\t4 kB\n"
+        ));
+        assert!(
+            !is_init("State:\tS (sleeping)\nNSpid:\t900\t40\t1\nVmSize:\t4 kB\n"),
             "a container's init is not the host's"
         );
         assert!(!is_init("State:\tZ (zombie)\nNSpid:\t812\t1\n"));

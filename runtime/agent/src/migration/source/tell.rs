@@ -139,6 +139,13 @@ fn moved(record: &Record) -> String {
     format!("from {} to {}", record.source, record.target)
 }
 
+/// How long ago that was, by one host's clock; unknown where the clock was set back since.
+pub(super) fn since(begun: Option<i64>, now: Timestamp) -> Option<Span> {
+    let ms = now.as_millisecond().checked_sub(begun?)?;
+    u64::try_from(ms).ok().map(Span)
+}
+
+/// Says how it ended. Clocks of different machines are never subtracted from each other.
 fn finished(
     status: &mut MigrationStatus,
     record: &Record,
@@ -150,12 +157,11 @@ fn finished(
     if let Some((freeze, parts)) = freeze {
         (status.freeze, status.freeze_parts) = (Some(freeze), Some(parts));
     }
-    status.finished_at = Some(Time(now));
+    // Not before it began, whatever this host's clock says.
+    let begun = status.started_at.as_ref().map_or(now, |at| at.0);
+    status.finished_at = Some(Time(now.max(begun)));
     let Some(why) = end else {
-        if let Some(begun) = &status.started_at {
-            let took = Duration::try_from(now.duration_since(begun.0)).unwrap_or_default();
-            status.total = Some(took.into());
-        }
+        status.total = since(record.begun_at, now);
         return arrived(status, record, generation, now);
     };
     let fact = Fact::no("Succeeded", &why.reason, &why.message);
@@ -165,4 +171,38 @@ fn finished(
 /// Bytes up to whole KiB, which print short.
 fn whole(bytes: u64) -> Bytes {
     Bytes(bytes.div_ceil(1024) << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::api::tests::record;
+    use proptest::prelude::*;
+    use skysail_schemas::migration::MigrationMode;
+
+    /// Any two clocks of this century.
+    fn moment() -> impl Strategy<Value = i64> {
+        0_i64..4_000_000_000_000
+    }
+
+    proptest! {
+        #[test]
+        fn clocks_that_disagree_or_jump_make_no_time_longer_than_one_clock_saw(
+            controller in moment(), begun in moment(), now in moment(), failed in any::<bool>()
+        ) {
+            let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+            let mut status = MigrationStatus {
+                started_at: Some(Time(at(controller))),
+                ..MigrationStatus::default()
+            };
+            let record = Record { begun_at: Some(begun), ..record(MigrationMode::Live, None) };
+            let why = Why::failed("X", "");
+            finished(&mut status, &record, failed.then_some(&why), None, (None, at(now)));
+            prop_assert!(status.finished_at.unwrap().0 >= at(controller));
+            match status.total {
+                Some(total) => prop_assert_eq!(i64::try_from(total.0).unwrap(), now - begun),
+                None => prop_assert!(failed || now < begun),
+            }
+        }
+    }
 }
