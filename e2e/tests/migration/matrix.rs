@@ -27,6 +27,10 @@ pub fn cases() -> Vec<Case> {
             "an_agent_stopped_at_any_step_costs_time_and_nothing_else",
             |c| all(c, &STOPPED),
         ),
+        (
+            "an_agent_that_is_asked_to_end_does_and_another_goes_on",
+            |c| all(c, &ENDED),
+        ),
         ("a_link_cut_at_any_step_and_healed_loses_nothing", |c| {
             all(c, &CUT)
         }),
@@ -57,6 +61,11 @@ const STOPPED: Fault = Fault {
     points: &[&SOURCE, &TARGET],
     few: &["target.prepared"],
     strike: stopped,
+};
+const ENDED: Fault = Fault {
+    points: &[&SOURCE, &TARGET],
+    few: &["source.leaving"],
+    strike: ended,
 };
 const CUT: Fault = Fault {
     points: &[&[
@@ -117,7 +126,7 @@ const SILENT: Duration = Duration::from_secs(11);
 const BOOT: Duration = Duration::from_secs(180);
 
 fn few(cluster: &Cluster) -> Result<()> {
-    let faults = [FULL, LOST, CUT, STOPPED, HALTED, DIES];
+    let faults = [FULL, LOST, ENDED, CUT, STOPPED, HALTED, DIES];
     let each = faults
         .iter()
         .flat_map(|f| f.few.iter().map(|p| (f.strike, *p)));
@@ -247,6 +256,12 @@ fn stopped(trial: &Trial, point: &str) -> Result<()> {
     trial.ask(point, if whole { "stop 30s" } else { "stop 11s" })?;
     trial.until_met(point)?;
     trial.ends_well(false, BOOT)
+}
+
+fn ended(trial: &Trial, point: &str) -> Result<()> {
+    trial.ask(point, "end")?;
+    trial.until_met(point)?;
+    trial.ends_well(false, LIMIT)
 }
 
 /// Cuts what goes between two hosts of different clouds: the router of each drops what is meant for the other.

@@ -1,8 +1,8 @@
 //! Named points between every two steps, where tests kill an agent, stop it or hold it.
 //!
 //! They are compiled in: what is tested is what is shipped. The file `failpoints` in the agent's data directory has
-//! one point a line with what happens there: `source.frozen kill`, `source.sending stop 30s` (the whole process, as by
-//! SIGSTOP), `target.prepared pause 3s` (this migration only) or `target.resuming fail`. A line is used up when its
+//! one point a line with what happens there: `source.frozen kill`, `source.leaving end` (as by SIGTERM),
+//! `source.sending stop 30s` (the whole process, as by SIGSTOP), `target.prepared pause 3s` (this migration only) or `target.resuming fail`. A line is used up when its
 //! point is met. Without the file, which only root can make, a point costs one failed open.
 
 use std::io;
@@ -18,6 +18,7 @@ pub struct Failpoints {
 #[derive(Debug, PartialEq)]
 enum Action {
     Kill,
+    End,
     Pause(Duration),
     Stop(Duration),
     Fail,
@@ -33,6 +34,7 @@ fn parse(line: &str) -> Option<(&str, Action)> {
     };
     let action = match verb {
         "kill" => Action::Kill,
+        "end" => Action::End,
         "pause" => Action::Pause(time()?),
         "stop" => Action::Stop(time()?),
         "fail" => Action::Fail,
@@ -95,6 +97,12 @@ impl Failpoints {
             Ok(Some(Action::Pause(time))) => {
                 tracing::warn!(point, ?time, "a failpoint holds the agent");
                 tokio::time::sleep(time).await;
+            }
+            Ok(Some(Action::End)) => {
+                tracing::warn!(point, "a failpoint ends the agent");
+                let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+                // Not further than here.
+                std::future::pending().await
             }
             Ok(Some(Action::Kill)) => {
                 tracing::warn!(point, "a failpoint kills the agent");

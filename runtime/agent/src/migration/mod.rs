@@ -65,6 +65,8 @@ pub struct Migrations {
     arriving: Arc<Cache<Migration>>,
     /// Migrations that this process has in hand or is done with, by uid; and the containers in hand.
     taken: Mutex<Taken>,
+    /// Nothing is carried on once this is over; an agent that is started anew does that.
+    shutdown: CancellationToken,
 }
 
 #[derive(Default)]
@@ -129,6 +131,7 @@ pub async fn run(
         points: Failpoints::new(&data),
         records: opened.records,
         taken: Mutex::default(),
+        shutdown: shutdown.clone(),
         host,
         site,
         kubeconfig,
@@ -136,10 +139,9 @@ pub async fn run(
     });
     for record in opened.found {
         this.take(&record.uid, &record.container);
-        let this = this.clone();
         match record.role.clone() {
-            Role::Source(_) => drop(tokio::spawn(source::go_on(this, record))),
-            Role::Target(_) => drop(tokio::spawn(target::go_on(this, record))),
+            Role::Source(_) => this.spawn(source::go_on(this.clone(), record)),
+            Role::Target(_) => this.spawn(target::go_on(this.clone(), record)),
         }
     }
     tokio::select! {
@@ -152,6 +154,18 @@ pub async fn run(
 impl Migrations {
     fn taken(&self) -> std::sync::MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `work` until the agent is asked to end. It then stops wherever it is, which is as safe as a kill: what waits
+    /// for another host could keep the agent from ending for ever, and with it the container's turn.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     /// Who this host is to others now: certificates are renewed.
@@ -215,7 +229,7 @@ impl Migrations {
             return;
         };
         if self.take(&record.uid, &record.container) {
-            tokio::spawn(source::begin(self.clone(), record));
+            self.spawn(source::begin(self.clone(), record));
         }
     }
 

@@ -53,11 +53,11 @@ pub async fn listen(all: Arc<Migrations>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let all = all.clone();
-                tokio::spawn(async move {
-                    let greet = timeout(GREETING, greet(&all, stream)).await;
+                let this = all.clone();
+                all.spawn(async move {
+                    let greet = timeout(GREETING, greet(&this, stream)).await;
                     match greet {
-                        Ok(Ok(greeted)) => take(all, greeted).await,
+                        Ok(Ok(greeted)) => take(this, greeted).await,
                         Ok(Err(error)) => tracing::warn!(%peer, %error, "a connection is refused"),
                         Err(_) => tracing::warn!(%peer, "a connection says nothing"),
                     }
