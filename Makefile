@@ -40,6 +40,7 @@ test-vm: deps ## Test driver qemu with real virtual machines (slow where they ar
 	@SKYSAIL_TEST_VM=1 SKYSAIL_CACHE=$(CACHE) cargo test -p skysail-clouds --test conformance --locked qemu
 
 report: build ## Measure; ONLY=spine|clouds|migration|placement or spine.start and the like for a part
+	@cargo build --release --locked -p skysail-e2e --bins
 	@SKYSAIL=$(SKYSAIL) SKYSAIL_CACHE=$(CACHE) cargo run --release --locked -p skysail-e2e --bin report -- $(ONLY)
 
 generate: ## Write what is generated from the Rust types (CRDs, JSON Schemas)
